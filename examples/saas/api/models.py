@@ -1,0 +1,111 @@
+"""The tables."""
+
+from datetime import UTC, date, datetime
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    """Root of the tables."""
+
+
+class Organisation(Base):
+    """A customer account."""
+
+    __tablename__ = "organisation"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    plan: Mapped[str]
+
+
+class User(Base):
+    """A person who signs in; belongs to one organisation."""
+
+    __tablename__ = "user"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("organisation.id"), index=True)
+    email: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    role: Mapped[str]
+    password_hash: Mapped[str]
+    active: Mapped[bool] = mapped_column(default=True)
+    # Lazy on purpose: few endpoints need it, and reading it costs a query.
+    organisation: Mapped[Organisation] = relationship(lazy="select")
+
+
+class Token(Base):
+    """A signed-in session; only the token's digest is stored."""
+
+    __tablename__ = "token"
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id"))
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+
+
+class ApiKey(Base):
+    """A partner's key: acts for an organisation, not for a person."""
+
+    __tablename__ = "api_key"
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("organisation.id"))
+    last_used_at: Mapped[datetime | None]
+
+
+class Plan(Base):
+    """The shifts of one organisation in one week."""
+
+    __tablename__ = "plan"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("organisation.id"), index=True)
+    week: Mapped[date]
+    status: Mapped[str] = mapped_column(default="draft")
+    calendar_ref: Mapped[str | None]
+
+
+class Shift(Base):
+    """One person's working time on one day."""
+
+    __tablename__ = "shift"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    plan_id: Mapped[int] = mapped_column(ForeignKey("plan.id"), index=True)
+    assignee_id: Mapped[str] = mapped_column(ForeignKey("user.id"))
+    day: Mapped[date]
+    hours: Mapped[float]
+
+
+class Invoice(Base):
+    """What an organisation owes."""
+
+    __tablename__ = "invoice"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("organisation.id"), index=True)
+    number: Mapped[str]
+    amount_cents: Mapped[int]
+    status: Mapped[str] = mapped_column(default="open")
+
+
+class Usage(Base):
+    """How much of a metered feature an organisation has used, and how much it may."""
+
+    __tablename__ = "usage"
+    org_id: Mapped[str] = mapped_column(ForeignKey("organisation.id"), primary_key=True)
+    feature: Mapped[str] = mapped_column(primary_key=True)
+    used: Mapped[int] = mapped_column(default=0)
+    quota: Mapped[int]
+
+
+class AuditNote(Base):
+    """Who did what."""
+
+    __tablename__ = "audit_note"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    org_id: Mapped[str]
+    user_id: Mapped[str]
+    action: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=_now)

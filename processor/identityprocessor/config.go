@@ -1,0 +1,271 @@
+package identityprocessor
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+
+	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
+)
+
+// Values of `upward`.
+const (
+	upwardOff   = "off"
+	upwardLocal = "local"
+)
+
+// Values of `remote`.
+const (
+	remoteAll           = "all"
+	remoteSameNamespace = "same_namespace"
+	remoteList          = "list"
+)
+
+// Limits that keep a span's record small: groups are indexed in fixed arrays, their attributes in
+// one machine word, service lists in another.
+const (
+	maxGroups     = 4
+	maxAttributes = 60
+	maxLists      = 64
+)
+
+var (
+	errNoGroups       = errors.New("`groups` is empty: leave it out for the groups org and request, or name at least one")
+	errTooManyGroups  = fmt.Errorf("`groups` has more than %d entries: remove some", maxGroups)
+	errTooManyMembers = fmt.Errorf("`groups` name more than %d attributes together: remove some from `members`", maxAttributes)
+	errUpwardLocal    = errors.New("`upward: local` is not available yet: set `upward: off`")
+	errUpward         = errors.New("`upward` must be `off`")
+	errRemote         = errors.New("`remote` must be `all`, `same_namespace` or `list`")
+	errListMissing    = errors.New("`remote: list` needs `remote_services`: give at least one list of service names")
+	errListUnused     = errors.New("`remote_services` is only read with `remote: list`: set that, or remove the list")
+	errTooManyLists   = fmt.Errorf("`remote_services` has more than %d lists: merge some", maxLists)
+	errQuietOverWait  = errors.New("`quiet` is longer than `wait`: lower `quiet` or raise `wait`")
+	errWaitOverTTL    = errors.New("`wait` is longer than `ttl`: lower `wait` or raise `ttl`")
+)
+
+// Config of the identity processor.
+type Config struct {
+	// Groups are the attributes that travel together. Default: `org` (held) and `request` (not
+	// held). A list given here replaces the default as a whole.
+	Groups []GroupConfig `mapstructure:"groups"`
+
+	// Upward says whether an ancestor may take identity from its descendants. Only `off`, the
+	// default, is available.
+	Upward string `mapstructure:"upward"`
+
+	// Remote says between which services identity is inherited: `all`, `same_namespace` (default:
+	// both have the same, non-empty `service.namespace`) or `list`. A service always shares with
+	// other instances of itself.
+	Remote string `mapstructure:"remote"`
+
+	// RemoteServices are lists of `service.name`s; identity is inherited between the services of
+	// one list. Read with `remote: list` only.
+	RemoteServices [][]string `mapstructure:"remote_services"`
+
+	// Quiet is how long no span of a trace must have arrived before its held spans leave without
+	// identity. Default 6s.
+	Quiet time.Duration `mapstructure:"quiet"`
+
+	// Wait is the longest time one span is held. Default 10s.
+	Wait time.Duration `mapstructure:"wait"`
+
+	// TTL is how long a trace is remembered, from its first span or from its newest span with
+	// identity of its own. Default 60s.
+	TTL time.Duration `mapstructure:"ttl"`
+
+	// MaxHeldBytes bounds the held spans, as OTLP protobuf; the live heap is about three times as
+	// large. Over it the oldest leave without identity. Default 64 MiB.
+	MaxHeldBytes int64 `mapstructure:"max_held_bytes"`
+
+	// MaxTraces bounds the remembered traces; over it the oldest is forgotten. Default 100000.
+	MaxTraces int `mapstructure:"max_traces"`
+
+	// MaxSpansPerTrace bounds what is remembered of one trace; over it the trace is forgotten and
+	// remembered anew. Default 10000.
+	MaxSpansPerTrace int `mapstructure:"max_spans_per_trace"`
+
+	// Forbids literals without field names.
+	_ struct{}
+}
+
+// GroupConfig is one group of identity attributes.
+type GroupConfig struct {
+	// Name appears in the processor's own metrics.
+	Name string `mapstructure:"name"`
+
+	// Key is the attribute without which a span counts as unidentified.
+	Key string `mapstructure:"key"`
+
+	// Members are the attributes that are completed together with the key.
+	Members []string `mapstructure:"members"`
+
+	// Anonymous names a member and the value of it that is an identity without a key. Optional.
+	Anonymous AnonymousConfig `mapstructure:"anonymous"`
+
+	// Hold says whether spans without this group are held until it is known.
+	Hold bool `mapstructure:"hold"`
+
+	_ struct{}
+}
+
+// AnonymousConfig is the attribute and value that say "there is no key, and none will come".
+type AnonymousConfig struct {
+	Attribute string `mapstructure:"attribute"`
+	Value     string `mapstructure:"value"`
+
+	_ struct{}
+}
+
+var _ component.Config = (*Config)(nil)
+
+func createDefaultConfig() component.Config {
+	return &Config{
+		Groups: []GroupConfig{
+			{
+				Name:      "org",
+				Key:       semconv.SaasOrgID,
+				Members:   slices.Clone(semconv.GroupOrg),
+				Anonymous: AnonymousConfig{Attribute: semconv.SaasActorType, Value: semconv.SaasActorTypeAnonymous},
+				Hold:      true,
+			},
+			{Name: "request", Key: semconv.SaasRequestID, Members: slices.Clone(semconv.GroupRequest)},
+		},
+		Upward:           upwardOff,
+		Remote:           remoteSameNamespace,
+		Quiet:            6 * time.Second,
+		Wait:             10 * time.Second,
+		TTL:              time.Minute,
+		MaxHeldBytes:     64 << 20,
+		MaxTraces:        100_000,
+		MaxSpansPerTrace: 10_000,
+	}
+}
+
+// Validate names every key that is wrong, and what to do about it.
+func (cfg *Config) Validate() error {
+	return errors.Join(cfg.validateGroups(), cfg.validateUpward(), cfg.validateRemote(), cfg.validateBounds())
+}
+
+func (cfg *Config) validateUpward() error {
+	switch cfg.Upward {
+	case upwardOff:
+		return nil
+	case upwardLocal:
+		return errUpwardLocal
+	}
+	return fmt.Errorf("%w, not %q", errUpward, cfg.Upward)
+}
+
+func (cfg *Config) validateRemote() error {
+	switch cfg.Remote {
+	case remoteAll, remoteSameNamespace:
+		if len(cfg.RemoteServices) > 0 {
+			return errListUnused
+		}
+		return nil
+	case remoteList:
+		return cfg.validateLists()
+	}
+	return fmt.Errorf("%w, not %q", errRemote, cfg.Remote)
+}
+
+func (cfg *Config) validateLists() error {
+	if len(cfg.RemoteServices) == 0 {
+		return errListMissing
+	}
+	if len(cfg.RemoteServices) > maxLists {
+		return errTooManyLists
+	}
+	for i, list := range cfg.RemoteServices {
+		if len(list) < 2 || slices.Contains(list, "") {
+			return fmt.Errorf("`remote_services::%d` must name at least two services, none of them empty", i)
+		}
+	}
+	return nil
+}
+
+func (cfg *Config) validateBounds() error {
+	var errs []error
+	for _, bound := range []struct {
+		key   string
+		value int64
+		shown any
+	}{
+		{"quiet", int64(cfg.Quiet), cfg.Quiet},
+		{"wait", int64(cfg.Wait), cfg.Wait},
+		{"ttl", int64(cfg.TTL), cfg.TTL},
+		{"max_held_bytes", cfg.MaxHeldBytes, cfg.MaxHeldBytes},
+		{"max_traces", int64(cfg.MaxTraces), cfg.MaxTraces},
+		{"max_spans_per_trace", int64(cfg.MaxSpansPerTrace), cfg.MaxSpansPerTrace},
+	} {
+		if bound.value <= 0 {
+			errs = append(errs, fmt.Errorf("`%s` must be greater than zero, not %v", bound.key, bound.shown))
+		}
+	}
+	if cfg.Quiet > cfg.Wait {
+		errs = append(errs, fmt.Errorf("%w (%v over %v)", errQuietOverWait, cfg.Quiet, cfg.Wait))
+	}
+	if cfg.Wait > cfg.TTL {
+		errs = append(errs, fmt.Errorf("%w (%v over %v)", errWaitOverTTL, cfg.Wait, cfg.TTL))
+	}
+	return errors.Join(errs...)
+}
+
+func (cfg *Config) validateGroups() error {
+	if len(cfg.Groups) == 0 {
+		return errNoGroups
+	}
+	if len(cfg.Groups) > maxGroups {
+		return errTooManyGroups
+	}
+	var errs []error
+	names, owners := map[string]bool{}, map[string]string{}
+	for i := range cfg.Groups {
+		errs = append(errs, cfg.Groups[i].validate(i, names), cfg.Groups[i].claim(i, owners))
+	}
+	if len(owners) > maxAttributes {
+		errs = append(errs, errTooManyMembers)
+	}
+	return errors.Join(errs...)
+}
+
+// validate checks one group by itself, and that its name is not taken.
+func (g *GroupConfig) validate(i int, names map[string]bool) error {
+	switch {
+	case g.Name == "":
+		return fmt.Errorf("`groups::%d::name` is empty: name the group", i)
+	case names[g.Name]:
+		return fmt.Errorf("`groups::%d::name` %q is taken: choose another", i, g.Name)
+	case g.Key == "":
+		return fmt.Errorf("`groups::%d::key` is empty: name the attribute that identifies the group", i)
+	}
+	names[g.Name] = true
+	return g.Anonymous.validate(i, g.Members)
+}
+
+func (a *AnonymousConfig) validate(i int, members []string) error {
+	if a.Attribute == "" && a.Value == "" {
+		return nil
+	}
+	if a.Value == "" || !slices.Contains(members, a.Attribute) {
+		return fmt.Errorf("`groups::%d::anonymous` needs an `attribute` out of `members` and a `value`", i)
+	}
+	return nil
+}
+
+// claim checks that no attribute is in two groups or twice in one.
+func (g *GroupConfig) claim(i int, owners map[string]string) error {
+	for _, name := range append([]string{g.Key}, g.Members...) {
+		if name == "" {
+			return fmt.Errorf("`groups::%d::members` has an empty entry: remove it", i)
+		}
+		if owner, taken := owners[name]; taken {
+			return fmt.Errorf("`groups::%d`: attribute %q is already in group %q: remove it from one", i, name, owner)
+		}
+		owners[name] = g.Name
+	}
+	return nil
+}

@@ -72,7 +72,7 @@ def load(file: Path) -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.parametrize("backends", backend_combinations(), ids=names)
+@pytest.mark.parametrize("backends", list(backend_combinations()), ids=names)
 def test_the_gateway_with_any_set_of_backends_is_valid(
     otelcol: Path, backends: tuple[Path, ...]
 ) -> None:

@@ -1,7 +1,7 @@
 """Who is calling. Each step asks the database, so its spans end before the user is known."""
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Annotated
 
 from fastapi import Depends
@@ -66,7 +66,7 @@ def current_api_key(key: Annotated[str | None, Depends(partner_key)], session: S
     if stored is None:
         raise AppError(401, "api_key_invalid", "send a valid X-Api-Key")
     bind_api_key(stored.org_id, stored.id)
-    stored.last_used_at = datetime.now(UTC)
+    stored.last_used_at = datetime.now(timezone.utc)
     session.commit()
     return stored
 

@@ -1,0 +1,243 @@
+"""Run the demo: `python -m examples.saas.demo`; `make demo` builds what it needs first.
+
+Exit code 0 only when every check holds; otherwise the failing part is named.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import httpx
+
+from otel_shim import _semconv
+
+from ..api.people import CUSTOMERS
+from . import checks, parts, report
+from .collector import read_counters
+from .jaeger import Jaeger, Trace, wait_for
+from .stack import PartFailed, Stack, running
+from .traffic import Call, drive
+
+READY_SECONDS = 60.0
+ARRIVAL_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """A running stack and how to reach it."""
+
+    stack: Stack
+    ports: parts.Ports
+    jaeger: Jaeger
+    started: float
+
+    def say(self, text: str) -> None:
+        """A progress line with the seconds since the start."""
+        print(f"[{time.monotonic() - self.started:6.1f} s] {text}", flush=True)
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines."""
+    for line in lines:
+        print(line)
+    sys.stdout.flush()
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Where things are; defaults are what `make demo` prepares."""
+    build = parts.ROOT / ".build"
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument("--binaries", type=Path, default=build / "bin", help="jaeger, otelcol-shim")
+    parser.add_argument("--api-env", type=Path, default=build / "envs/api", help="with otel-shim")
+    parser.add_argument("--connector-env", type=Path, default=build / "envs/connector")
+    parser.add_argument("--out", type=Path, default=build / "demo", help="logs and the database")
+    parser.add_argument("--keep", action="store_true", help="leave it running (also KEEP=1)")
+    return parser.parse_args(arguments)
+
+
+def start(places: parts.Places, stack: Stack) -> Demo:
+    """Start the four programs at once and wait until all serve."""
+    started = time.monotonic()
+    ports = parts.choose_ports()
+    demo = Demo(stack, ports, Jaeger(parts.url(ports.jaeger_query)), started)
+    demo.say("starting Jaeger, Collector, connector and API")
+    for make in (parts.jaeger, parts.collector, parts.connector):
+        stack.start(make(places, ports))
+    parts.seed(places)
+    stack.start(parts.api(places, ports))
+    stack.wait_ready(READY_SECONDS)
+    demo.say(f"stack up; logs in {places.out}")
+    return demo
+
+
+def send_traffic(demo: Demo) -> list[Call]:
+    """Send all requests; the answers must be as expected before traces are worth a look."""
+    calls = asyncio.run(drive(parts.url(demo.ports.api)))
+    demo.stack.check_alive()
+    organisations = {call.caller.org_id for call in calls} - {None}
+    users = {call.caller.user_id for call in calls} - {None}
+    demo.say(
+        f"{len(calls)} requests of {len(users)} users of {len(organisations)} organisations sent"
+    )
+    require("api", checks.of_answers(calls))
+    return calls
+
+
+def require(part: str, findings: Sequence[checks.Finding]) -> None:
+    """Print findings and fail when one is not ok."""
+    show(report.findings(findings))
+    bad = [item.what for item in findings if not item.ok]
+    if bad:
+        raise PartFailed(part, f"not so: {'; '.join(bad)}")
+
+
+def await_traces(demo: Demo, calls: Sequence[Call]) -> checks.Evidence:
+    """Poll Jaeger until every trace is there and complete."""
+    trace_ids = [call.trace_id for call in calls if call.trace_id]
+    traces, lack = wait_for(
+        lambda: demo.jaeger.by_id(trace_ids),
+        lambda found: checks.lacking(calls, found),
+        ARRIVAL_SECONDS,
+    )
+    demo.stack.check_alive()
+    if lack is not None:
+        raise PartFailed("jaeger", f"after {ARRIVAL_SECONDS:.0f} s still without {lack}")
+    demo.say(f"{len(traces)} traces complete in Jaeger")
+    return checks.Evidence(calls, traces)
+
+
+def pick(evidence: checks.Evidence) -> tuple[Call, Trace]:
+    """The request to show: a published plan, because it crosses both services."""
+    for call, trace in evidence.pairs():
+        if call.step.path.endswith("/publish") and call.status == httpx.codes.OK:
+            return call, trace
+    raise PartFailed("api", "no plan was published")
+
+
+def search(demo: Demo, evidence: checks.Evidence) -> list[checks.Finding]:
+    """Search by request, organisation and user as an operator would, and print what is found."""
+    shown, trace = pick(evidence)
+    user_hash = next(
+        (s.tags[checks.USER_HASH] for s in trace.spans if checks.USER_HASH in s.tags), ""
+    )
+    same_org = [call for call in evidence.calls if call.caller.org_id == shown.caller.org_id]
+    same_user = [call for call in same_org if call.caller.user_id == shown.caller.user_id]
+    show(["", "Found in Jaeger:"])
+    findings = [
+        ask(demo, "request", _semconv.SAAS_REQUEST_ID, str(shown.request_id), [shown]),
+        ask(demo, "organisation", _semconv.SAAS_ORG_ID, str(shown.caller.org_id), same_org),
+        ask(demo, "user", checks.USER_HASH, str(user_hash), same_user),
+    ]
+    show(["", f"{shown}, request {shown.request_id}: {demo.jaeger.api(trace.trace_id)}"])
+    show(report.tree(trace))
+    return findings
+
+
+def ask(demo: Demo, who: str, name: str, value: str, expected: Sequence[Call]) -> checks.Finding:
+    """One search; it must find the traces of these calls and no others."""
+    traces = demo.jaeger.search(parts.API_SERVICE, {name: value})
+    show(report.found(f"{who} {name}={value}", traces, demo.jaeger))
+    difference = {trace.trace_id for trace in traces} ^ {str(call.trace_id) for call in expected}
+    what = f"search by {who} finds all its traces and no others"
+    return checks.Finding(
+        what, len(expected), tuple(f"trace {item}" for item in sorted(difference))
+    )
+
+
+def count(demo: Demo, evidence: checks.Evidence) -> checks.Finding:
+    """Print how every span that arrived came by its identity; none may be without a reason."""
+    services = (parts.API_SERVICE, parts.CONNECTOR_SERVICE)
+    traces = {t.trace_id: t for service in services for t in demo.jaeger.search(service)}
+    rows = report.counts(traces.values(), evidence)
+    show(["", "Spans:", *report.span_table(rows)])
+    counters = read_counters(parts.url(demo.ports.telemetry, "/metrics"))
+    show(["", "The identity processor's own counters:", *report.table(counters)])
+    unexplained = tuple(f"{number} spans" for name, number in rows.items() if "UNEXPLAINED" in name)
+    return checks.Finding("spans without identity have a known reason", rows.total(), unexplained)
+
+
+def closing(demo: Demo, keep: bool) -> list[str]:
+    """What to try next."""
+    if not keep:
+        return ["", "Try next: `make demo KEEP=1` leaves all of it running, for your own requests."]
+    traces = f"{demo.jaeger.url}/api/traces?service={parts.API_SERVICE}"
+    tag = json.dumps({_semconv.SAAS_ORG_ID: CUSTOMERS[0].id})
+    return [
+        "",
+        "Running; Ctrl-C stops everything. Try next:",
+        f"  API         {parts.url(demo.ports.api, '/docs')} (requests: examples/saas/README.md)",
+        f"  Jaeger      {demo.jaeger.url}/search",
+        f"  by org      curl -G '{traces}' --data-urlencode 'tags={tag}'",
+        f"  metrics     {parts.url(demo.ports.prometheus, '/metrics')}",
+        f"  Collector   {parts.url(demo.ports.telemetry, '/metrics')}",
+    ]
+
+
+def examine(demo: Demo) -> None:
+    """Send, find, check; `PartFailed` when something is not so."""
+    calls = send_traffic(demo)
+    evidence = await_traces(demo, calls)
+    findings = [*search(demo, evidence), count(demo, evidence), *checks.of_traces(evidence)]
+    show(["", "Checks:"])
+    require("identity", findings)
+
+
+def named(demo: Demo) -> None:
+    """Examine; an HTTP error becomes a `PartFailed` with the name of the part that did not answer."""
+    try:
+        examine(demo)
+    except httpx.HTTPError as error:
+        demo.stack.check_alive()
+        url = error.request.url
+        raise PartFailed(parts.name_of(demo.ports, url.port), f"{url.path}: {error!r}") from error
+
+
+def outcome(demo: Demo) -> int:
+    """Examine and turn the result into an exit code, so that a failed stack can be looked at."""
+    try:
+        named(demo)
+    except PartFailed as failure:
+        demo.say(f"FAILED: {failure}")
+        return 1
+    demo.say("every check holds")
+    return 0
+
+
+def end_as_if_interrupted(number: int, frame: FrameType | None) -> None:
+    """SIGTERM stops the demo as Ctrl-C does, so that nothing stays behind."""
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo and return its exit code."""
+    options = parse_arguments(arguments)
+    keep = options.keep or os.environ.get("KEEP", "") not in ("", "0")
+    chosen = (options.binaries, options.api_env, options.connector_env, options.out)
+    places = parts.Places(*(path.absolute() for path in chosen))
+    signal.signal(signal.SIGTERM, end_as_if_interrupted)
+    try:
+        with running(places.out) as stack:
+            demo = start(places, stack)
+            code = outcome(demo)
+            show(closing(demo, keep))
+            if keep:
+                signal.pause()
+            return code
+    except PartFailed as failure:
+        print(f"demo failed: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""The identity processor's own counters, from the Collector's telemetry endpoint."""
+
+import re
+
+import httpx
+
+SAMPLE = re.compile(r"^(otelcol_)?(processor_identity_\w+)(?:\{([^}]*)\})? (\S+)$", re.MULTILINE)
+REASON = re.compile(r'reason="(\w+)"')
+
+
+def parse_counters(text: str) -> dict[str, float]:
+    """Counters of a Prometheus text, by name and reason; histogram buckets are left out."""
+    counters: dict[str, float] = {}
+    for _, name, labels, value in SAMPLE.findall(text):
+        if not name.endswith("_bucket"):
+            reason = REASON.search(labels)
+            counters[f"{name} ({reason[1]})" if reason else name] = float(value)
+    return counters
+
+
+def read_counters(url: str) -> dict[str, float]:
+    """Ask a Collector; `httpx.HTTPError` when it does not answer."""
+    return parse_counters(httpx.get(url, timeout=5).raise_for_status().text)

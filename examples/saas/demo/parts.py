@@ -1,0 +1,156 @@
+"""The four programs of the demo and how they are wired."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from .stack import Part, free_ports, run_once
+
+NAMESPACE = "saas-demo"
+API_SERVICE = "roster-api"
+CONNECTOR_SERVICE = "roster-connector"
+API_WORKERS = 2
+DATABASE = "saas.db"
+ROOT = Path(__file__).resolve().parents[3]
+SAAS = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Folders: the binaries, two virtual environments, and one for logs and data."""
+
+    binaries: Path
+    api_env: Path
+    connector_env: Path
+    out: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Loopback ports."""
+
+    api: int
+    connector: int
+    otlp_grpc: int
+    otlp_http: int
+    prometheus: int
+    health: int
+    telemetry: int
+    jaeger_query: int
+    jaeger_query_grpc: int
+    jaeger_grpc: int
+    jaeger_http: int
+
+
+def choose_ports() -> Ports:
+    """Ports that are free now."""
+    return Ports(*free_ports(len(fields(Ports))))
+
+
+def name_of(ports: Ports, port: int | None) -> str:
+    """The part that listens on a port, as `jaeger_query` or `api`."""
+    names = (item.name for item in fields(ports) if getattr(ports, item.name) == port)
+    return next(names, "unknown part")
+
+
+def local(port: int) -> str:
+    """An address of the loopback interface."""
+    return f"127.0.0.1:{port}"
+
+
+def url(port: int, path: str = "") -> str:
+    """A URL on the loopback interface."""
+    return f"http://{local(port)}{path}"
+
+
+def jaeger(places: Places, ports: Ports) -> Part:
+    """Jaeger v2, traces in memory."""
+    return Part(
+        "jaeger",
+        (str(places.binaries / "jaeger"), "--config", str(ROOT / "deploy/jaeger.yaml")),
+        url(ports.jaeger_query, "/api/services"),
+        env={
+            "JAEGER_QUERY_HTTP": local(ports.jaeger_query),
+            "JAEGER_QUERY_GRPC": local(ports.jaeger_query_grpc),
+            "JAEGER_OTLP_GRPC": local(ports.jaeger_grpc),
+            "JAEGER_OTLP_HTTP": local(ports.jaeger_http),
+        },
+    )
+
+
+def collector(places: Places, ports: Ports) -> Part:
+    """The Collector with the identity processor; ready when it takes an (empty) export."""
+    config = ROOT / "collector-config"
+    return Part(
+        "collector",
+        (
+            str(places.binaries / "otelcol-shim"),
+            f"--config={config / 'gateway.yaml'}",
+            f"--config={config / 'backends/jaeger.yaml'}",
+        ),
+        url(ports.otlp_http, "/v1/traces"),
+        ready_body="{}",
+        env={
+            "OTELCOL_SHIM_OTLP_GRPC": local(ports.otlp_grpc),
+            "OTELCOL_SHIM_OTLP_HTTP": local(ports.otlp_http),
+            "OTELCOL_SHIM_PROMETHEUS": local(ports.prometheus),
+            "OTELCOL_SHIM_HEALTH": local(ports.health),
+            "OTELCOL_SHIM_TELEMETRY_PORT": str(ports.telemetry),
+            "OTELCOL_SHIM_METRICS_INTERVAL": "2s",
+            "OTELCOL_SHIM_JAEGER": local(ports.jaeger_grpc),
+        },
+    )
+
+
+def _telemetry(service: str, ports: Ports) -> dict[str, str]:
+    """All that a service is told about telemetry."""
+    return {
+        "OTEL_SERVICE_NAME": service,
+        "OTEL_RESOURCE_ATTRIBUTES": f"service.namespace={NAMESPACE}",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": url(ports.otlp_http),
+        # Only so that the demo need not wait for 5 s batches.
+        "OTEL_BSP_SCHEDULE_DELAY": "500",
+    }
+
+
+def _server(env: Path, app: str, port: int, *more: str) -> tuple[str, ...]:
+    """The command line of an instrumented server."""
+    uvicorn = (str(env / "bin/uvicorn"), "--app-dir", str(SAAS), app, "--port", str(port))
+    return (str(env / "bin/opentelemetry-instrument"), *uvicorn, "--no-access-log", *more)
+
+
+def connector(places: Places, ports: Ports) -> Part:
+    """The partner, under the official launcher and packages only."""
+    return Part(
+        "connector",
+        _server(places.connector_env, "connector.app:app", ports.connector),
+        url(ports.connector, "/health"),
+        # Official packages export over gRPC unless told otherwise.
+        env=_telemetry(CONNECTOR_SERVICE, ports) | {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+    )
+
+
+def api(places: Places, ports: Ports) -> Part:
+    """The product, under otel-shim; its code is unchanged."""
+    return Part(
+        "api",
+        _server(places.api_env, "api.app:app", ports.api, "--workers", str(API_WORKERS)),
+        url(ports.api, "/health"),
+        env=_telemetry(API_SERVICE, ports)
+        | {
+            # Relative: the file's path becomes part of the names of its spans.
+            "SAAS_DATABASE_URL": f"sqlite:///{DATABASE}",
+            "SAAS_CONNECTOR_URL": url(ports.connector),
+        },
+    )
+
+
+def seed(places: Places) -> None:
+    """Make a fresh database, uninstrumented, so that its hundreds of queries are in nobody's way."""
+    for old in places.out.glob(f"{DATABASE}*"):
+        old.unlink()
+    run_once(
+        "seed",
+        (str(places.api_env / "bin/python"), "-m", "api.seed"),
+        SAAS,
+        {"SAAS_DATABASE_URL": f"sqlite:///{places.out / DATABASE}"},
+    )

@@ -1,0 +1,170 @@
+"""Requests of many people of several organisations at once, errors and streams included."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from ..api.people import CUSTOMERS, PASSWORD, Customer, Person, api_key, user_id
+
+WEEK = "2026-12-07"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a request, as the application should see it; all None: nobody."""
+
+    kind: str = "anonymous"
+    org_id: str | None = None
+    user_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A request to send and the statuses it may get."""
+
+    method: str
+    path: str
+    expected: frozenset[int]
+    json: Any = None
+    signed_in: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that was sent, and what came back."""
+
+    caller: Caller
+    step: Step
+    status: int
+    sent_request_id: str | None
+    request_id: str | None
+    trace_id: str | None
+
+    def __str__(self) -> str:
+        return f"{self.step.method} {self.step.path} → {self.status}"
+
+
+NOBODY = Caller()
+
+
+def step(method: str, path: str, *expected: int, json: Any = None, signed_in: bool = True) -> Step:
+    """A step; `signed_in=False` where the application never gets to know the caller."""
+    return Step(method, path, frozenset(expected), json, signed_in)
+
+
+class Driver:
+    """Sends steps to one API and remembers every call."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self.calls: list[Call] = []
+
+    async def send(
+        self, caller: Caller, todo: Step, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """Send one step and read the answer to its end."""
+        sent = dict(headers or {})
+        answer = await self.client.request(todo.method, todo.path, json=todo.json, headers=sent)
+        self.calls.append(
+            Call(
+                caller if todo.signed_in else NOBODY,
+                todo,
+                answer.status_code,
+                sent.get("X-Request-Id"),
+                answer.headers.get("X-Request-Id"),
+                answer.headers.get("X-Trace-Id"),
+            )
+        )
+        return answer
+
+
+async def drive(url: str) -> list[Call]:
+    """Everybody's journey, all at once."""
+    limits = httpx.Limits(max_connections=40)
+    async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
+        driver = Driver(client)
+        people = [
+            _person(driver, customer, index)
+            for customer in CUSTOMERS
+            for index in range(len(customer.people))
+        ]
+        partners = [_partner(driver, customer) for customer in CUSTOMERS]
+        await asyncio.gather(*people, *partners, _strangers(driver))
+        return driver.calls
+
+
+async def _person(driver: Driver, customer: Customer, index: int) -> None:
+    person = customer.people[index]
+    caller = Caller("user", customer.id, user_id(customer, index))
+    credentials = {"email": person.email, "password": PASSWORD}
+    login = await driver.send(caller, step("POST", "/auth/login", 200, json=credentials))
+    auth = {"Authorization": f"Bearer {login.json()['access_token']}"}
+    own_id = {"X-Request-Id": f"demo-{caller.user_id}"}
+    await driver.send(caller, step("GET", "/auth/me", 200), auth | own_id)
+    plans = await driver.send(caller, step("GET", "/planning/plans", 200), auth)
+    ids = [int(plan["id"]) for plan in plans.json()]
+    for todo in journey(customer, person, caller.user_id or "", ids):
+        await driver.send(caller, todo, auth)
+    if person.role == "admin":
+        await _pay(driver, caller, auth)
+    await driver.send(caller, step("POST", "/auth/logout", 204), auth)
+    await driver.send(caller, step("GET", "/auth/me", 401, signed_in=False), auth)
+
+
+async def _pay(driver: Driver, caller: Caller, auth: Mapping[str, str]) -> None:
+    invoices = await driver.send(caller, step("GET", "/billing/invoices", 200), auth)
+    for invoice in invoices.json():
+        # The partner declines what is above the card's limit.
+        status = 402 if invoice["amount_cents"] > 500_000 else 200
+        await driver.send(
+            caller, step("POST", f"/billing/invoices/{invoice['id']}/pay", status), auth
+        )
+
+
+def journey(customer: Customer, person: Person, own_id: str, plans: list[int]) -> Iterator[Step]:
+    """What a person does between signing in and paying or signing out."""
+    plan = f"/planning/plans/{plans[0]}"
+    somebody_elses = 1 if 1 not in plans else 3
+    yield step("GET", f"/planning/plans?assignee={person.email}", 200)
+    yield from _planning(person, own_id, plan)
+    yield step("GET", f"{plan}/export.csv", 200)
+    yield step("GET", f"/planning/plans/{somebody_elses}", 404)
+    yield step("DELETE", plan, 405, signed_in=False)
+    yield step("GET", "/billing/usage", 200)
+    yield step("POST", "/billing/exports", *((202, 429) if customer.plan == "free" else (202,)))
+    yield step("POST", "/billing/exports", *((202, 429) if customer.plan == "free" else (202,)))
+    yield step("GET", "/billing/forecast", 500 if customer.plan == "free" else 200)
+
+
+def _planning(person: Person, own_id: str, plan: str) -> Iterator[Step]:
+    new = {"week": WEEK, "shifts": [{"assignee_id": own_id, "day": WEEK, "hours": 6}]}
+    if person.role == "member":
+        yield step("POST", "/planning/plans", 403, json=new)
+        yield step("POST", f"{plan}/publish", 403)
+        return
+    yield step("POST", "/planning/plans", 201, json=new)
+    yield step("POST", "/planning/plans", 422, json={"week": WEEK, "shifts": []})
+    yield step("POST", f"{plan}/publish", 200)
+
+
+async def _partner(driver: Driver, customer: Customer) -> None:
+    caller = Caller("api_key", customer.id)
+    for _ in range(2):
+        await driver.send(
+            caller, step("GET", "/partner/v1/hours", 200), {"X-Api-Key": api_key(customer)}
+        )
+
+
+async def _strangers(driver: Driver) -> None:
+    wrong = {"email": CUSTOMERS[0].people[0].email, "password": "guess"}
+    for todo in (
+        step("POST", "/auth/login", 401, json=wrong),
+        step("GET", "/auth/me", 401),
+        step("GET", "/partner/v1/hours", 401),
+        step("GET", "/nowhere", 404),
+        step("GET", "/health", 200),
+    ):
+        await driver.send(NOBODY, todo)

@@ -5,6 +5,7 @@ import re
 import httpx
 
 SAMPLE = re.compile(r"^(otelcol_)?(processor_identity_\w+)(?:\{([^}]*)\})? (\S+)$", re.MULTILINE)
+HELD = "processor_identity_spans_held"
 REASON = re.compile(r'reason="(\w+)"')
 
 

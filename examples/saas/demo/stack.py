@@ -120,9 +120,16 @@ class Stack:
                 raise _failed(running, f"ended with exit code {code}")
 
     def stop(self) -> None:
-        """Stop everything, the last started first."""
-        while self.running:
-            stop(self.running.pop())
+        """Stop everything, the last started first; an interruption ends the rest at once."""
+        try:
+            for running in reversed(self.running):
+                stop(running)
+        except KeyboardInterrupt:
+            for running in self.running:
+                kill(running)
+            raise
+        finally:
+            self.running.clear()
 
 
 @contextmanager
@@ -176,6 +183,12 @@ def stop(running: Running) -> None:
     try:
         running.process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
+        kill(running)
+
+
+def kill(running: Running) -> None:
+    """End a program and what it started, at once."""
+    if running.process.poll() is None:
         os.killpg(running.process.pid, signal.SIGKILL)
         running.process.wait()
 

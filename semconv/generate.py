@@ -136,7 +136,11 @@ def _python_tables(contract: Contract) -> Iterator[str]:
     yield from (f"    {_quote(k)}: {_quote(v)}," for k, v in sorted(bound.items()))
     yield from ("}", '"""Keyword of `bind()` to the attribute it sets."""', "")
     for name, ids, doc in (
-        ("METRIC_DIMENSIONS", dimensions, "Attributes with few enough values to be a metric label."),
+        (
+            "METRIC_DIMENSIONS",
+            dimensions,
+            "Attributes with few enough values to be a metric label.",
+        ),
         ("SAFE", safe, "Attributes that never need scrubbing."),
     ):
         yield f"{name}: Final = frozenset("
@@ -171,7 +175,9 @@ def _go_group(contract: Contract, group: str, key: str) -> Iterator[str]:
     yield f"// {name} are the members that travel with {key}."
     yield f"var {name} = []string{{"
     yield from (f"\t{_camel(i)}," for i in own if i != key)
-    yield from (f"\tstring(otelsemconv.{u.go})," for u in contract.upstream if u.identity_group == group)
+    yield from (
+        f"\tstring(otelsemconv.{u.go})," for u in contract.upstream if u.identity_group == group
+    )
     yield from ("}", "")
 
 
@@ -180,7 +186,9 @@ def reference(contract: Contract) -> str:
     lines = ["# Attributes", "", f"<!-- {NOTICE} -->", ""]
     for group in contract.groups:
         lines += [f"## {group.name}", "", group.brief, ""]
-        lines += ["| attribute | type | meaning | example | set by | personal data | metric label |"]
+        lines += [
+            "| attribute | type | meaning | example | set by | personal data | metric label |"
+        ]
         lines += ["|---|---|---|---|---|---|---|"]
         lines += [_row(a) for a in group.attributes] + [""]
     lines += ["## OpenTelemetry's own names in an identity group", ""]
@@ -193,7 +201,9 @@ def reference(contract: Contract) -> str:
 
 def _row(attribute: Attribute) -> str:
     notes = attribute.annotations
-    values = " Values: " + ", ".join(f"`{m.value}` ({m.brief.rstrip('.')})" for m in attribute.members)
+    values = " Values: " + ", ".join(
+        f"`{m.value}` ({m.brief.rstrip('.')})" for m in attribute.members
+    )
     cells = (
         f"`{attribute.id}`",
         attribute.type,
@@ -225,7 +235,9 @@ def check_upstream(contract: Contract) -> None:
         module, _, constant = upstream.python.rpartition(".")
         value = getattr(importlib.import_module(module), constant)
         if value != upstream.id:
-            raise ValueError(f"{upstream.python} is {value!r}, attributes.yaml says {upstream.id!r}")
+            raise ValueError(
+                f"{upstream.python} is {value!r}, attributes.yaml says {upstream.id!r}"
+            )
 
 
 WRITERS: dict[str, Callable[[Contract], str]] = {
@@ -244,7 +256,9 @@ def formatted(path: str, text: str) -> str:
     command = commands.get(Path(path).suffix)
     if command is None:
         return text
-    return subprocess.run(command, input=text, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    return subprocess.run(
+        command, input=text, capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
 
 
 def main() -> int:

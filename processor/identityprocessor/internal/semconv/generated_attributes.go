@@ -44,6 +44,8 @@ const (
 	SaasOperation = "saas.operation"
 	// SaasErrorCode: The error as the caller saw it; the application's own code, else the HTTP status or exception class.
 	SaasErrorCode = "saas.error.code"
+	// SaasExtra: What the application bound under a name of its own, as `saas.extra.<name>`.
+	SaasExtra = "saas.extra"
 	// SaasGDPRProcessingActivityID: The entry in the record of processing activities (GDPR Art. 30).
 	SaasGDPRProcessingActivityID = "saas.gdpr.processing_activity.id"
 	// SaasGDPRLegalBasis: The legal basis of the processing (GDPR Art. 6), as a short code.

@@ -1,0 +1,47 @@
+"""Telemetry never breaks the application: the one guard around everything user code passes through."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from otel_shim import counters
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_D = TypeVar("_D")
+
+logger = logging.getLogger("otel_shim")
+_reported: set[str] = set()
+
+
+def guarded(default: _D) -> Callable[[Callable[_P, _R]], Callable[_P, _R | _D]]:
+    """Make a function return ``default`` where it would raise an ``Exception``.
+
+    Each fault is counted; the first one of a function is logged with its traceback.
+    Only code of ours may stand under it: errors of the application must pass unchanged.
+    """
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R | _D]:
+        @functools.wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R | _D:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                report(function, error)
+                return default
+
+        return call
+
+    return decorate
+
+
+def report(where: Callable[..., Any], error: Exception) -> None:
+    """Count a fault of ours and log the first one of each place."""
+    counters.add("internal_errors")
+    name = f"{where.__module__}.{where.__qualname__}"
+    if name not in _reported:
+        _reported.add(name)
+        logger.warning("%s failed; the application is unaffected", name, exc_info=error)

@@ -1,0 +1,146 @@
+"""What native telemetry lacks, in one ASGI wrapper: request id, response headers, trust of the caller,
+identity from the scope, and the end of a request whose background tasks still run.
+
+    server ─▶ handle() ─▶ framework's own telemetry ─▶ application
+                 │ Inbound in the context ─▶ the server span takes it when it starts
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from opentelemetry.context import attach, detach
+from opentelemetry.trace import get_current_span
+
+from otel_shim import _semconv as semconv
+from otel_shim import context, request_ids
+from otel_shim._guard import guarded
+from otel_shim.capture.resolver import Resolution, Resolver
+from otel_shim.config import Config
+from otel_shim.model import ANONYMOUS, Identity
+from otel_shim.peers import trust
+
+ASGIScope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[ASGIScope, Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+RESOLUTION = "otel_shim.resolution"
+"""The key of the ASGI scope under which a request's resolution stands."""
+_REQUEST_ID = b"x-request-id"
+_TRACE_ID = b"x-trace-id"
+_EXPOSE = b"access-control-expose-headers"
+_ALLOW_ORIGIN = b"access-control-allow-origin"
+_STARTS = ("http.response.start", "websocket.accept")
+
+
+class Capture:
+    """Handles the requests of an application; one for the process."""
+
+    def __init__(self, config: Config, resolver: Resolver) -> None:
+        self._config = config
+        self._resolver = resolver
+
+    async def handle(self, app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Run the application for one request; errors of the application pass unchanged."""
+        inbound = None if RESOLUTION in scope else self._begin(scope)
+        if inbound is None:  # no request, a mounted application, or a fault of ours
+            return await app(scope, receive, send)
+        token = attach(context.with_inbound(inbound))
+        try:
+            await app(scope, receive, self._responder(send, inbound, scope))
+        except Exception as error:
+            _remember(error, inbound)
+            raise
+        finally:
+            inbound.open = False
+            detach(token)
+        return None
+
+    @guarded(default=None)
+    def _begin(self, scope: ASGIScope) -> context.Inbound | None:
+        if scope["type"] not in ("http", "websocket"):
+            return None
+        request_id = _incoming_id(scope["headers"]) or request_ids.new()
+        inbound = context.Inbound(request_id, trust(scope.get("client"), self._config))
+        scope[RESOLUTION] = Resolution(self._resolver, inbound, scope)
+        return inbound
+
+    def _responder(self, send: Send, inbound: context.Inbound, scope: ASGIScope) -> Send:
+        async def respond(message: Message) -> None:
+            if message["type"] in _STARTS:
+                message = _start_response(message, inbound, scope) or message
+            await send(message)
+
+        return respond
+
+
+@guarded(default=None)
+def _remember(error: Exception, inbound: context.Inbound) -> None:
+    if inbound.root is not None:
+        context.remember(error, inbound.root)
+
+
+def _incoming_id(headers: Iterable[Header]) -> str | None:
+    for name, value in headers:
+        if name.lower() == _REQUEST_ID:
+            return request_ids.well_formed(value)
+    return None
+
+
+@guarded(default=None)
+def _start_response(message: Message, inbound: context.Inbound, scope: ASGIScope) -> Message:
+    """Settle what is known by now, and put the ids on the response."""
+    headers: list[Header] = [(bytes(k), bytes(v)) for k, v in message.get("headers", ())]
+    _adopt(headers, inbound)
+    resolution: Resolution = scope[RESOLUTION]
+    resolution.from_scope()
+    root = inbound.root
+    if root is not None:
+        _settle(root, int(message.get("status", 101)), scope)
+    return {**message, "headers": headers + _ids(headers, inbound)}
+
+
+def _adopt(headers: Iterable[Header], inbound: context.Inbound) -> None:
+    """Take the request id that the application itself put on its response."""
+    own = next((v for k, v in headers if k.lower() == _REQUEST_ID), None)
+    adopted = request_ids.well_formed(own) if own is not None else None
+    if adopted is None or adopted == inbound.request_id:
+        return
+    inbound.request_id = adopted
+    if (root := inbound.root) is not None:
+        root.put(root.scope, root.scope.identity.updated(Identity(request_id=adopted)))
+
+
+def _settle(root: context.LocalRoot, status: int, scope: ASGIScope) -> None:
+    """Whoever was not identified by now is anonymous; an error has a code."""
+    if not root.scope.identity.known() and not root.scope.mixed:
+        root.put(root.scope, root.scope.identity.updated(Identity(actor_type=ANONYMOUS)))
+    root.current_endpoint()  # kept for background tasks, which outlive the span
+    span = root.span()
+    if status >= 400 and span is not None and span.is_recording():
+        code = (scope.get("state") or {}).get("error_code", status)
+        span.set_attribute(semconv.SAAS_ERROR_CODE, str(code)[:64])
+
+
+def _ids(headers: list[Header], inbound: context.Inbound) -> list[Header]:
+    """The headers to add: ids that are not there yet, and their names for browsers of other origins."""
+    present = {name.lower() for name, _ in headers}
+    added: list[Header] = []
+    if _REQUEST_ID not in present:
+        added.append((_REQUEST_ID, inbound.request_id.encode("ascii")))
+    trace_id = _trace_id(inbound)
+    if trace_id and _TRACE_ID not in present:
+        added.append((_TRACE_ID, trace_id))
+    if _ALLOW_ORIGIN in present:
+        added.append((_EXPOSE, b"X-Request-Id, X-Trace-Id"))
+    return added
+
+
+def _trace_id(inbound: context.Inbound) -> bytes | None:
+    root = inbound.root
+    span_context = root.span_context if root is not None else get_current_span().get_span_context()
+    return f"{span_context.trace_id:032x}".encode("ascii") if span_context.is_valid else None

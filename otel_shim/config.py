@@ -1,0 +1,88 @@
+"""The configuration, read once from the environment. Pure: reads a mapping, touches nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from otel_shim import environment_variables as env
+from otel_shim import sources
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_SOURCE_VARIABLES = {
+    "org_id": env.OTEL_SHIM_ORG_ID,
+    "user_id": env.OTEL_SHIM_USER_ID,
+    "actor_role": env.OTEL_SHIM_ACTOR_ROLE,
+    "plan": env.OTEL_SHIM_PLAN,
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the operator chose. ``errors`` names what could not be used and what to write instead;
+    each such setting has its default."""
+
+    sources: tuple[sources.Source, ...]
+    user_identity: str = "hash"
+    secret: str | None = field(default=None, repr=False)
+    secret_file: str | None = None
+    trusted_peers: tuple[Network, ...] = ()
+    public_peers: str = "restart"
+    private_peers: str = "continue"
+    log_format: str = "json"
+    errors: tuple[str, ...] = ()
+
+
+def from_environ(environ: Mapping[str, str]) -> Config:
+    """Read the configuration; never raises, see ``Config.errors``."""
+    errors: list[str] = []
+    return Config(
+        sources=_sources(environ, errors),
+        user_identity=_choice(environ, env.OTEL_SHIM_USER_IDENTITY, ("hash", "clear"), errors),
+        secret=environ.get(env.OTEL_SHIM_SECRET) or None,
+        secret_file=environ.get(env.OTEL_SHIM_SECRET_FILE) or None,
+        trusted_peers=_networks(environ, env.OTEL_SHIM_TRUSTED_PEERS, errors),
+        public_peers=_choice(environ, env.OTEL_SHIM_PUBLIC_PEERS, ("restart", "continue"), errors),
+        private_peers=_choice(
+            environ, env.OTEL_SHIM_PRIVATE_PEERS, ("continue", "restart"), errors
+        ),
+        log_format=_choice(environ, env.OTEL_SHIM_LOG_FORMAT, ("json", "text"), errors),
+        errors=tuple(errors),
+    )
+
+
+def _sources(environ: Mapping[str, str], errors: list[str]) -> tuple[sources.Source, ...]:
+    found: list[sources.Source] = []
+    for name, variable in _SOURCE_VARIABLES.items():
+        text = environ.get(variable) or sources.DEFAULTS[name]
+        parsed, faults = sources.parse(name, text, variable)
+        found += parsed
+        errors += map(str, faults)
+    return tuple(found)
+
+
+def _choice(
+    environ: Mapping[str, str], variable: str, choices: tuple[str, ...], errors: list[str]
+) -> str:
+    """The value if it is one of the choices; else the first, which is the default."""
+    value = (environ.get(variable) or choices[0]).strip().lower()
+    if value in choices:
+        return value
+    errors.append(
+        f"{variable}: {value[:40]!r} is not known; write {' or '.join(choices)}. Using {choices[0]}."
+    )
+    return choices[0]
+
+
+def _networks(environ: Mapping[str, str], variable: str, errors: list[str]) -> tuple[Network, ...]:
+    networks: list[Network] = []
+    for part in filter(None, (p.strip() for p in environ.get(variable, "").split(","))):
+        try:
+            networks.append(ipaddress.ip_network(part))
+        except ValueError as error:
+            errors.append(
+                f"{variable}: {error}; write networks as 10.0.0.0/8. This one is left out."
+            )
+    return tuple(networks)

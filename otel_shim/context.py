@@ -1,0 +1,294 @@
+"""Identity in the process: held by the local root span, found from the current span.
+
+    start of a local root ─▶ LocalRoot ─▶ its Scope ◀─ bind(), sources
+    start of a child      ─▶ the governing Scope stamps it
+    with identity(...)    ─▶ a Scope of its own, in the OpenTelemetry Context
+
+No current recording root, no identity: a context that outlived its request or job has none.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, cast
+
+from opentelemetry.context import Context, create_key, get_value, set_value
+from opentelemetry.sdk.trace import Span
+from opentelemetry.semconv.attributes.http_attributes import HTTP_REQUEST_METHOD, HTTP_ROUTE
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanKind,
+    get_current_span,
+    set_span_in_context,
+)
+from opentelemetry.trace import Span as ApiSpan
+
+from otel_shim import _sdk_compat, attributes
+from otel_shim import _semconv as semconv
+from otel_shim.model import Identity, Scalar
+from otel_shim.peers import Trust
+
+_SCOPE = create_key("otel-shim-scope")
+_INBOUND = create_key("otel-shim-inbound")
+_OPERATION = create_key("otel-shim-operation")
+_REMEMBERED = create_key("otel-shim-remembered")
+_ENDPOINT = (HTTP_REQUEST_METHOD, HTTP_ROUTE)
+_PLACE = "_otel_shim_place"
+_ONE_CALLER = (SpanKind.SERVER, SpanKind.CONSUMER)
+_PRUNE_AT = 64
+
+Stamp = Callable[[Identity], dict[str, Scalar]]
+
+
+def _unkeyed(identity: Identity) -> dict[str, Scalar]:
+    return attributes.of(identity, None)
+
+
+_stamp: Stamp = _unkeyed
+
+
+def use_stamp(stamp: Stamp) -> None:
+    """Set how identities become attributes; called once, when the distro is wired."""
+    global _stamp
+    _stamp = stamp
+
+
+class Inbound:
+    """One inbound request while it is handled: made before its server span starts, open until its
+    background tasks have ended."""
+
+    __slots__ = ("edge", "link", "open", "request_id", "root", "trust")
+
+    def __init__(self, request_id: str, trust: Trust) -> None:
+        self.request_id = request_id
+        self.trust = trust
+        self.edge = False
+        self.link: Link | None = None
+        self.root: LocalRoot | None = None
+        self.open = True
+
+
+class Scope:
+    """One identity and the attributes it gives; governs the spans started under it.
+
+    ``root`` is the local root it belongs to; None for one opened outside of any span.
+    """
+
+    __slots__ = ("attributes", "identity", "mixed", "root", "sourced")
+
+    def __init__(self, root: LocalRoot | None, identity: Identity, mixed: bool = False) -> None:
+        self.root = root
+        self.mixed = mixed
+        """Whether what it governs belongs to several, so that nobody's identity may be put on it."""
+        self.sourced: frozenset[str] = frozenset()
+        """The fields that sources found; what the application binds itself goes over them."""
+        self.become(identity)
+
+    def bound(self) -> Identity:
+        """The identity without what sources found."""
+        return self.identity.without(self.sourced)
+
+    def become(self, identity: Identity) -> None:
+        """Take an identity; before its spans are stamped, so that one started meanwhile has it too."""
+        self.attributes = _stamp(identity)
+        self.identity = identity
+
+
+class Place(NamedTuple):
+    """Where a span stands: its local root, the scope that holds under it, the scope whose identity it
+    carries itself, its parent in this process."""
+
+    root: LocalRoot
+    scope: Scope
+    carries: Scope
+    parent: Span | None
+
+
+class LocalRoot:
+    """What is known about one local root span, shared by all spans under it in this process."""
+
+    __slots__ = (
+        "_lock",
+        "_open",
+        "_prune_at",
+        "endpoint",
+        "inbound",
+        "operation",
+        "scope",
+        "span",
+        "span_context",
+        "wide",
+    )
+
+    def __init__(self, span: Span, scope: Scope | None, inbound: Inbound | None) -> None:
+        self.span = weakref.ref(span)  # weak: the span refers to its root
+        self.span_context = span.get_span_context()
+        self.endpoint: dict[str, Scalar] = {}
+        self.inbound = inbound
+        self.operation: str | None = None
+        # A request or message has one caller, so what is bound anywhere under it holds for all of
+        # it. A job may walk over organisations: what is bound there holds from there on only.
+        self.wide = span.kind in _ONE_CALLER
+        request_id = inbound.request_id if inbound is not None else None
+        self.scope = scope or Scope(self, Identity(request_id=request_id))
+        self._open: list[weakref.ref[Span]] = []
+        self._prune_at = _PRUNE_AT
+        self._lock = threading.Lock()
+
+    def live(self) -> bool:
+        """Whether the work goes on: the span is open, or the request still runs background tasks."""
+        if self.inbound is not None and self.inbound.open:
+            return True
+        span = self.span()
+        return span is not None and span.is_recording()
+
+    def current_endpoint(self) -> dict[str, Scalar]:
+        """Method and route of the request, as far as they are known; they outlive the span."""
+        span = self.span()
+        if span is not None and len(self.endpoint) < len(_ENDPOINT):
+            found = {key: _sdk_compat.attribute(span, key) for key in _ENDPOINT}
+            self.endpoint = {key: value for key, value in found.items() if value is not None}
+        return self.endpoint
+
+    def enter(self, span: Span, scope: Scope, parent: Span | None) -> None:
+        """Take in a span that starts; the list of open ones is pruned as it grows."""
+        settle(span, Place(self, scope, scope, parent))
+        with self._lock:
+            self._open.append(weakref.ref(span))
+            if len(self._open) >= self._prune_at:
+                self._open = [ref for ref in self._open if _recording(ref())]
+                self._prune_at = max(_PRUNE_AT, 2 * len(self._open))
+
+    def carriers(self, scope: Scope) -> list[Span]:
+        """The open spans that carry a scope's identity."""
+        with self._lock:
+            spans = [ref() for ref in self._open]
+        return [span for span in spans if span is not None and _carries(span, scope)]
+
+    def put(self, scope: Scope, identity: Identity) -> None:
+        """Give a scope an identity and stamp the open spans that carry it."""
+        before = scope.attributes.keys()
+        scope.become(identity)
+        gone = before - scope.attributes.keys()
+        for span in self.carriers(scope):
+            if gone:
+                _sdk_compat.remove_attributes(span, gone)
+            span.set_attributes(scope.attributes)
+
+    def mix(self, span: Span, place: Place) -> None:
+        """Take the identity off a span that turned out to belong to several; a root becomes a barrier."""
+        nobody = Scope(self, Identity(request_id=self.scope.identity.request_id), mixed=True)
+        settle(span, place._replace(carries=nobody))
+        _sdk_compat.remove_attributes(span, attributes.IDENTITY_KEYS)
+        if span is self.span():
+            span.set_attribute(semconv.SAAS_IDENTITY_SCOPE, semconv.SAAS_IDENTITY_SCOPE_MULTI)
+
+    def mix_all(self) -> None:
+        """Turn out to belong to several as a whole: what no scope of its own names stays unnamed."""
+        spans = self.carriers(self.scope)
+        self.scope.mixed = True
+        self.scope.become(Identity(request_id=self.scope.identity.request_id))
+        for span in spans:
+            if (place := place_of(span)) is not None:
+                self.mix(span, place)
+
+
+def _carries(span: Span, scope: Scope) -> bool:
+    place = place_of(span)
+    return place is not None and place.carries is scope and span.is_recording()
+
+
+def settle(span: Span, place: Place) -> None:
+    """Note on a span where it stands."""
+    setattr(span, _PLACE, place)
+
+
+def place_of(span: ApiSpan | None) -> Place | None:
+    """Where a span stands; None for one that is not recorded here."""
+    return cast("Place | None", getattr(span, _PLACE, None))
+
+
+def governing(context: Context | None = None) -> Scope | None:
+    """The scope that holds at a point of the program; None outside of live work.
+
+    A scope in the context counts only under the root it was opened for: a context that leaked to
+    other work brings nobody's identity along.
+    """
+    place = place_of(get_current_span(context))
+    scope = cast("Scope | None", get_value(_SCOPE, context))
+    if place is None or not place.root.live():
+        return None
+    if scope is not None and (scope.root is None or scope.root is place.root):
+        return scope
+    return place.scope
+
+
+def opened_outside(context: Context | None) -> Scope | None:
+    """The scope of an ``identity()`` block that was opened outside of any span."""
+    scope = cast("Scope | None", get_value(_SCOPE, context))
+    return scope if scope is not None and scope.root is None else None
+
+
+def current_root() -> LocalRoot | None:
+    """The local root of the current span, while its work goes on."""
+    place = place_of(get_current_span())
+    return place.root if place is not None and place.root.live() else None
+
+
+def with_scope(scope: Scope) -> Context:
+    """The current context with a scope in it."""
+    return set_value(_SCOPE, scope)
+
+
+def with_inbound(inbound: Inbound, base: Context | None = None) -> Context:
+    """A context, by default the current one, with the inbound request in it."""
+    return set_value(_INBOUND, inbound, base)
+
+
+def inbound_of(context: Context | None) -> Inbound | None:
+    """The inbound request that a context belongs to."""
+    return cast("Inbound | None", get_value(_INBOUND, context))
+
+
+def correlation(at: Context | None = None) -> Mapping[str, Scalar]:
+    """Identity, operation and endpoint that hold at a point of the program; empty outside of live work."""
+    remembered = cast("Mapping[str, Scalar] | None", get_value(_REMEMBERED, at))
+    if remembered is not None:
+        return remembered
+    scope = governing(at)
+    place = place_of(get_current_span(at))
+    if scope is None or place is None:
+        return {}
+    return _described(place.root, scope, cast("str | None", get_value(_OPERATION, at)))
+
+
+def remember(error: BaseException, root: LocalRoot) -> None:
+    """Keep on an error what held where it left the request, for whoever logs it afterwards."""
+    at = set_span_in_context(NonRecordingSpan(root.span_context), Context())
+    found = _described(root, root.scope, root.operation)
+    error._otel_shim_context = set_value(_REMEMBERED, found, at)  # type: ignore[attr-defined]
+
+
+def remembered(error: BaseException | None) -> Context | None:
+    """The context kept on an error."""
+    return cast("Context | None", getattr(error, "_otel_shim_context", None))
+
+
+def _described(root: LocalRoot, scope: Scope, operation: str | None) -> dict[str, Scalar]:
+    found = {**scope.attributes, **root.current_endpoint()}
+    operation = operation or root.operation
+    if operation is not None:
+        found[semconv.SAAS_OPERATION] = operation
+    return found
+
+
+def with_operation(name: str, context: Context | None = None) -> Context:
+    """A context in which an operation is the current one."""
+    return set_value(_OPERATION, name, context)
+
+
+def _recording(span: Span | None) -> bool:
+    return span is not None and span.is_recording()

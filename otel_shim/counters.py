@@ -1,0 +1,25 @@
+"""What telemetry did not do as hoped, counted in this process.
+
+Names: ``internal_errors``, ``identity_conflicts``, ``identity_rejected``, ``bind_without_root``,
+``<signal>_exported``, ``<signal>_export_failed``, ``<signal>_queue_dropped``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+_lock = threading.Lock()
+_counts: Counter[str] = Counter()
+
+
+def add(name: str, count: int = 1) -> None:
+    """Add to a counter."""
+    with _lock:
+        _counts[name] += count
+
+
+def snapshot() -> dict[str, int]:
+    """Every counter that moved since the process started."""
+    with _lock:
+        return dict(_counts)

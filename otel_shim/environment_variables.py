@@ -1,0 +1,43 @@
+"""Names of the environment variables that are ours, each with its meaning and default."""
+
+from typing import Final
+
+OTEL_SHIM_ORG_ID: Final = "OTEL_SHIM_ORG_ID"
+"""Where the organisation comes from: sources in order, first wins, for example
+``dependency:current_user.org_id,state:org.id``. Kinds: ``dependency``, ``state``, ``user``, ``path``.
+Default: see ``otel_shim.sources.DEFAULTS``."""
+
+OTEL_SHIM_USER_ID: Final = "OTEL_SHIM_USER_ID"
+"""Where the user's id comes from; as ``OTEL_SHIM_ORG_ID``."""
+
+OTEL_SHIM_ACTOR_ROLE: Final = "OTEL_SHIM_ACTOR_ROLE"
+"""Where the actor's role comes from; as ``OTEL_SHIM_ORG_ID``."""
+
+OTEL_SHIM_PLAN: Final = "OTEL_SHIM_PLAN"
+"""Where the organisation's plan comes from; as ``OTEL_SHIM_ORG_ID``."""
+
+OTEL_SHIM_USER_IDENTITY: Final = "OTEL_SHIM_USER_IDENTITY"
+"""``hash`` (default): spans carry ``user.hash``, a keyed pseudonym. ``clear``: they carry ``user.id``."""
+
+OTEL_SHIM_SECRET: Final = "OTEL_SHIM_SECRET"
+"""The secret from which the keys of pseudonyms are derived; at least 32 bytes. Give every host of a
+deployment the same. Default: one made once per host, in its state directory."""
+
+OTEL_SHIM_SECRET_FILE: Final = "OTEL_SHIM_SECRET_FILE"
+"""A file that holds the secret, instead of ``OTEL_SHIM_SECRET``."""
+
+OTEL_SHIM_TRUSTED_PEERS: Final = "OTEL_SHIM_TRUSTED_PEERS"
+"""Networks (CIDR, comma-separated) whose requests may continue identity; default none, so every
+request that brings a trace context of its own is marked as an edge."""
+
+OTEL_SHIM_PUBLIC_PEERS: Final = "OTEL_SHIM_PUBLIC_PEERS"
+"""What becomes of a trace context from a public address: ``restart`` (default; a new trace, linked)
+or ``continue``."""
+
+OTEL_SHIM_PRIVATE_PEERS: Final = "OTEL_SHIM_PRIVATE_PEERS"
+"""What becomes of a trace context from a loopback or private address: ``continue`` (default) or
+``restart``."""
+
+OTEL_SHIM_LOG_FORMAT: Final = "OTEL_SHIM_LOG_FORMAT"
+"""``json`` (default): handlers that write to stdout or stderr with a plain formatter write JSON.
+``text``: the application's formats stay as they are."""

@@ -1,0 +1,69 @@
+"""The nouns: who is behind the work, as far as it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+
+from typing import Any
+
+from otel_shim import _semconv as semconv
+
+ANONYMOUS = semconv.SAAS_ACTOR_TYPE_ANONYMOUS
+Scalar = str | bool | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the work is done for and by whom; every field may be unknown.
+
+    ``user_id`` is the application's own id of the actor. It stays in the process: telemetry
+    carries a keyed pseudonym of it, and it is left out of ``repr``.
+    ``extra`` maps attribute names of the contract to their values.
+    """
+
+    org_id: str | None = None
+    user_id: str | None = field(default=None, repr=False)
+    actor_type: str | None = None
+    actor_role: str | None = None
+    plan: str | None = None
+    request_id: str | None = None
+    extra: Mapping[str, Scalar] = field(default_factory=dict, repr=False)
+
+    def known(self) -> bool:
+        """Whether somebody was identified: an organisation or an actor."""
+        return self.org_id is not None or self.user_id is not None
+
+    def conflicts(self, other: Identity) -> bool:
+        """Whether both name an organisation, or both an actor, and not the same one."""
+        return _differ(self.org_id, other.org_id) or _differ(self.user_id, other.user_id)
+
+    def known_fields(self) -> frozenset[str]:
+        """The names of the fields that are known."""
+        return frozenset(f.name for f in fields(self) if getattr(self, f.name) is not None)
+
+    def without(self, names: Iterable[str]) -> Identity:
+        """This identity with some fields unknown."""
+        unknown: dict[str, Any] = dict.fromkeys(names)
+        return replace(self, **unknown) if unknown else self
+
+    def updated(self, other: Identity) -> Identity:
+        """This identity with every known field of the other put over it."""
+        changes: dict[str, Any] = {
+            f.name: value
+            for f in fields(other)
+            if f.name != "extra" and (value := getattr(other, f.name)) is not None
+        }
+        if other.extra:
+            changes["extra"] = {**self.extra, **other.extra}
+        if self.actor_type == ANONYMOUS and other.known():
+            changes.setdefault("actor_type", None)
+        return replace(self, **changes) if changes else self
+
+
+def _differ(mine: str | None, other: str | None) -> bool:
+    return mine is not None and other is not None and mine != other
+
+
+NOBODY = Identity()
+"""The identity of which nothing is known."""

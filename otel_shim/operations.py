@@ -1,0 +1,184 @@
+"""Naming the work: ``otel_shim.operation`` as block and as decorator."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+from opentelemetry import trace
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.trace import Span, Status, StatusCode
+
+from otel_shim import _semconv as semconv
+from otel_shim import context
+from otel_shim._guard import guarded
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_tracer = trace.get_tracer("otel_shim")
+
+
+class Operation:
+    """A span named after an operation, around a block or around each call of a function.
+
+    An exception marks the span as failed, by its type only, and passes unchanged.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._open: list[tuple[Span, Any]] = []
+
+    def __enter__(self) -> None:
+        started = _start(self._name)
+        if started is not None:
+            span, inside = started
+            self._open.append((span, attach(inside)))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._open:
+            span, token = self._open.pop()
+            detach(token)
+            _end(span, error)
+
+    def __call__(self, function: _F) -> _F:
+        """Decorate a function, coroutine function, generator or async generator function."""
+        for applies, wrap in _WRAPPERS:
+            if applies(function):
+                return cast(_F, functools.wraps(function)(wrap(self._name, function)))
+        return cast(_F, functools.wraps(function)(_wrap_function(self._name, function)))
+
+
+@guarded(default=None)
+def _start(name: str) -> tuple[Span, Context]:
+    """Start the span; the first operation of a request names the request too."""
+    root = context.current_root()
+    if root is not None and root.operation in (None, semconv.OPERATION_HTTP_REQUEST):
+        _name_root(root, name)
+    span = _tracer.start_span(name, attributes={semconv.SAAS_OPERATION: name})
+    return span, context.with_operation(name, trace.set_span_in_context(span))
+
+
+def _name_root(root: context.LocalRoot, name: str) -> None:
+    root.operation = name
+    span = root.span()
+    if span is not None and span.is_recording():
+        span.set_attribute(semconv.SAAS_OPERATION, name)
+
+
+@guarded(default=None)
+def _end(span: Span, error: BaseException | None) -> None:
+    if error is not None and not isinstance(error, (GeneratorExit, StopIteration)):
+        span.set_attribute(ERROR_TYPE, type(error).__qualname__)
+        span.set_status(Status(StatusCode.ERROR))
+    span.end()
+
+
+def _wrap_function(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with Operation(name):
+            return function(*args, **kwargs)
+
+    return call
+
+
+def _wrap_coroutine(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        with Operation(name):
+            return await function(*args, **kwargs)
+
+    return call
+
+
+class _Steps:
+    """The span of a generator: current while it runs, not while it is suspended (its caller's context
+    must not see it)."""
+
+    def __init__(self, name: str) -> None:
+        self._started = _start(name)
+
+    def __enter__(self) -> None:
+        self._token = attach(self._started[1]) if self._started is not None else None
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            detach(self._token)
+
+    def end(self, error: BaseException | None = None) -> None:
+        if self._started is not None:
+            _end(self._started[0], error)
+
+
+def _wrap_generator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        steps = _Steps(name)
+        generator = function(*args, **kwargs)
+        resume: Callable[[], Any] = functools.partial(next, generator)
+        try:
+            while True:
+                with steps:
+                    item = resume()
+                resume = yield from _suspended(generator, item)
+        except StopIteration as stop:
+            steps.end()
+            return stop.value
+        except BaseException as error:
+            steps.end(error)
+            raise
+
+    return call
+
+
+def _suspended(
+    generator: Generator[Any, Any, Any], item: Any
+) -> Generator[Any, Any, Callable[[], Any]]:
+    """Hand an item to the caller; what the caller does decides how the generator goes on."""
+    try:
+        sent = yield item
+    except GeneratorExit:
+        generator.close()
+        raise
+    except BaseException as error:
+        return functools.partial(generator.throw, error)
+    return functools.partial(generator.send, sent)
+
+
+def _wrap_async_generator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        steps = _Steps(name)
+        generator = function(*args, **kwargs)
+        resume: Callable[[], Any] = generator.__anext__
+        try:
+            while True:
+                with steps:
+                    item = await resume()
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    await generator.aclose()
+                    raise
+                except BaseException as error:
+                    resume = functools.partial(generator.athrow, error)
+                else:
+                    resume = functools.partial(generator.asend, sent)
+        except StopAsyncIteration:
+            steps.end()
+        except BaseException as error:
+            steps.end(error)
+            raise
+
+    return call
+
+
+_WRAPPERS: tuple[tuple[Callable[[Any], bool], Callable[..., Any]], ...] = (
+    (inspect.isasyncgenfunction, _wrap_async_generator),
+    (inspect.iscoroutinefunction, _wrap_coroutine),
+    (inspect.isgeneratorfunction, _wrap_generator),
+)

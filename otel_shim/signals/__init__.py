@@ -1,0 +1,1 @@
+"""Nouns to OpenTelemetry's signals."""

@@ -1,0 +1,162 @@
+"""Exporting that never bothers the application: failures are counted, and an outage is one warning."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs.export import (
+    BatchLogRecordProcessor,
+    LogRecordExporter,
+    LogRecordExportResult,
+)
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from otel_shim import counters
+from otel_shim._guard import logger
+
+_EXPORTER_LOGGERS = (
+    "opentelemetry.exporter.otlp.common.http",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.exporter.otlp.proto.http._log_exporter",
+    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
+)
+_QUEUE_LOGGER = "opentelemetry.sdk._shared_internal"
+_QUEUE_FULL = "Queue full, dropping %s."
+
+
+class Outage:
+    """Whether export works, for all signals of the process together; warns when that changes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._since: float | None = None
+
+    def failed(self, reason: str) -> None:
+        """Note a failure; the first of an outage is the one warning."""
+        with self._lock:
+            first = self._since is None
+            if first:
+                self._since = time.monotonic()
+        if first:
+            logger.warning(
+                "telemetry cannot be exported (%s); the application is unaffected, what is lost is "
+                "counted (otel_shim.counters_snapshot()), and this is said once for the outage",
+                reason,
+            )
+
+    def succeeded(self) -> None:
+        """Note a success; the first after an outage ends it."""
+        if self._since is None:  # without the lock: the common case is that nothing is wrong
+            return
+        with self._lock:
+            since, self._since = self._since, None
+        if since is not None:
+            logger.info("telemetry is exported again after %.0f s", time.monotonic() - since)
+
+    def note(self, signal: str, count: int, success: bool) -> None:
+        """Count a batch of a signal."""
+        counters.add(f"{signal}_exported" if success else f"{signal}_export_failed", count)
+        if success:
+            self.succeeded()
+        else:
+            self.failed(signal)
+
+
+_outage = Outage()
+
+
+class CountingSpanExporter(SpanExporter):
+    """An exporter of spans whose results are counted. What is to be scrubbed is scrubbed here, because
+    attributes are frozen when a span ends."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Export a batch; an exception of the exporter is a failed batch."""
+        try:
+            result = self._exporter.export(spans)
+        except Exception as error:
+            _outage.failed(type(error).__name__)
+            result = SpanExportResult.FAILURE
+        _outage.note("spans", len(spans), result is SpanExportResult.SUCCESS)
+        return result
+
+    def shutdown(self) -> None:
+        """Shut the exporter down."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Flush the exporter."""
+        return self._exporter.force_flush(timeout_millis)
+
+
+class CountingLogExporter(LogRecordExporter):
+    """An exporter of log records whose results are counted."""
+
+    def __init__(self, exporter: LogRecordExporter) -> None:
+        self._exporter = exporter
+
+    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
+        """Export a batch; an exception of the exporter is a failed batch."""
+        try:
+            result = self._exporter.export(batch)
+        except Exception as error:
+            _outage.failed(type(error).__name__)
+            result = LogRecordExportResult.FAILURE
+        _outage.note("logs", len(batch), result is LogRecordExportResult.SUCCESS)
+        return result
+
+    def shutdown(self) -> None:
+        """Shut the exporter down."""
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Flush the exporter."""
+        return self._exporter.force_flush(timeout_millis)
+
+
+def batch_spans(span_exporter: SpanExporter, *args: Any, **kwargs: Any) -> BatchSpanProcessor:
+    """The batch processor of a span exporter that the SDK made."""
+    return BatchSpanProcessor(CountingSpanExporter(span_exporter), *args, **kwargs)
+
+
+def batch_logs(exporter: LogRecordExporter, *args: Any, **kwargs: Any) -> BatchLogRecordProcessor:
+    """The batch processor of a log exporter that the SDK made."""
+    return BatchLogRecordProcessor(CountingLogExporter(exporter), *args, **kwargs)
+
+
+class _ToOutage(logging.Filter):
+    """What an exporter would log for each failed attempt becomes part of the one warning."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drop failures after noting them; let anything below a warning pass."""
+        if record.levelno < logging.WARNING:
+            return True
+        _outage.failed(record.getMessage()[:200])
+        return False
+
+
+class _CountDrops(logging.Filter):
+    """What a full queue drops is counted; it stands before the SDK's own filter of repetitions."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drop and count the message of a full queue."""
+        if record.msg != _QUEUE_FULL:
+            return True
+        args = record.args if isinstance(record.args, tuple) else ("",)
+        counters.add(f"{'logs' if 'log' in str(args[0]).lower() else 'spans'}_queue_dropped")
+        return False
+
+
+def quiet_exporters() -> None:
+    """Replace the exporters' own warnings by the one of an outage, and count drops of full queues."""
+    for name in _EXPORTER_LOGGERS:
+        logging.getLogger(name).filters.insert(0, _ToOutage())
+    logging.getLogger(_QUEUE_LOGGER).filters.insert(0, _CountDrops())

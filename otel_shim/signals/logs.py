@@ -1,0 +1,193 @@
+"""Identity on log records: over OTLP, and as JSON where the application's own handlers write.
+
+No handler is ever added to a logger. Records are taken where every logger hands them on
+(``Logger.callHandlers``), so that loggers which do not propagate (``uvicorn.error``) count too and
+``logging.basicConfig`` finds the root as it would without us.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from contextvars import Token
+from typing import Any, TextIO
+
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.instrumentation.logging.handler import LoggingHandler
+from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.semconv.attributes.exception_attributes import (
+    EXCEPTION_MESSAGE,
+    EXCEPTION_STACKTRACE,
+    EXCEPTION_TYPE,
+)
+from opentelemetry.trace import get_current_span
+
+from otel_shim import context
+from otel_shim import _semconv as semconv
+from otel_shim._guard import guarded
+
+_IDENTITY = "otel_shim_identity"
+_ERROR_CODE = "error_code"
+_OWN_LOGGERS = ("opentelemetry.", "otel_shim")
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_INJECTED = frozenset(
+    {_IDENTITY, "otelTraceID", "otelSpanID", "otelTraceSampled", "otelServiceName"}
+)
+
+
+class IdentityLogRecordProcessor(LogRecordProcessor):
+    """Stamps log records with the identity that holds where they are emitted."""
+
+    @guarded(default=None)
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        """Add identity; what the record says itself wins."""
+        record = log_record.log_record
+        found = dict(context.correlation(record.context))
+        code = (record.attributes or {}).get(_ERROR_CODE)
+        if code is not None:
+            found[semconv.SAAS_ERROR_CODE] = str(code)
+        if found:
+            record.attributes = {**found, **(record.attributes or {})}
+
+    def shutdown(self) -> None:
+        """Nothing is held."""
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Nothing is held."""
+        return True
+
+
+def take_records(log_format: str, service_name: str) -> None:
+    """Correlate every record from now on, send it over OTLP, and write JSON unless ``log_format`` is text."""
+    _take_from_loggers(LoggingHandler(), service_name)
+    if log_format == "json":
+        _format_as_json()
+
+
+def _take_from_loggers(otlp: LoggingHandler, service_name: str) -> None:
+    hand_on = logging.Logger.callHandlers
+
+    def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+        token = _where_it_broke(record)
+        if not logger.name.startswith(_OWN_LOGGERS):
+            _send(otlp, record)
+        _correlate(record, service_name)
+        if token is not None:
+            detach(token)
+        hand_on(logger, record)
+
+    logging.Logger.callHandlers = call_handlers  # type: ignore[assignment,method-assign]
+
+
+@guarded(default=None)
+def _where_it_broke(record: logging.LogRecord) -> Token[Context] | None:
+    """Go back to the request that an error left, where it is logged outside of it (by the server)."""
+    if not record.exc_info or get_current_span().get_span_context().is_valid:
+        return None
+    at = context.remembered(record.exc_info[1])
+    return attach(at) if at is not None else None
+
+
+@guarded(default=None)
+def _send(otlp: LoggingHandler, record: logging.LogRecord) -> None:
+    otlp.handle(record)
+
+
+@guarded(default=None)
+def _correlate(record: logging.LogRecord, service_name: str) -> None:
+    """Note on the record what holds in this thread, for formatters that run later or elsewhere.
+
+    The ``otel*`` names are those of OpenTelemetry's logging instrumentation.
+    """
+    span_context = get_current_span().get_span_context()
+    record.otelTraceID = f"{span_context.trace_id:032x}" if span_context.is_valid else "0"
+    record.otelSpanID = f"{span_context.span_id:016x}" if span_context.is_valid else "0"
+    record.otelTraceSampled = span_context.trace_flags.sampled
+    record.otelServiceName = service_name
+    setattr(record, _IDENTITY, context.correlation())
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; keys are the attribute names of the contract and of OpenTelemetry."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record; values that JSON cannot hold are written as their ``str``."""
+        return json.dumps(_fields(record), default=str, ensure_ascii=False)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "timestamp": _timestamp(record.created),
+        "severity": record.levelname,
+        "logger": record.name,
+        "message": record.getMessage(),
+    }
+    if getattr(record, "otelTraceID", "0") != "0":
+        fields |= {"trace_id": record.otelTraceID, "span_id": record.otelSpanID}  # type: ignore[attr-defined]
+    fields |= getattr(record, _IDENTITY, {})
+    return fields | _extras(vars(record)) | _error(record)
+
+
+def _timestamp(created: float) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created))
+    return f"{whole}.{int(created % 1 * 1e6):06d}Z"
+
+
+def _extras(record: Mapping[str, Any]) -> dict[str, Any]:
+    hidden = _STANDARD | _INJECTED | {_ERROR_CODE, "color_message"}
+    return {key: value for key, value in record.items() if key not in hidden}
+
+
+def _error(record: logging.LogRecord) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if record.exc_info and record.exc_info[0] is not None:
+        kind, error, _ = record.exc_info
+        found[EXCEPTION_TYPE] = found[semconv.SAAS_ERROR_CODE] = kind.__name__
+        found[EXCEPTION_MESSAGE] = str(error)
+        found[EXCEPTION_STACKTRACE] = "".join(traceback.format_exception(*record.exc_info))
+    code = getattr(record, _ERROR_CODE, None)
+    return found if code is None else found | {semconv.SAAS_ERROR_CODE: str(code)}
+
+
+def _format_as_json() -> None:
+    """Let console handlers with a plain formatter write JSON, whenever and by whomever they are made."""
+    plain = logging.Handler.format
+    formatter = JsonFormatter()
+
+    def format_record(handler: logging.Handler, record: logging.LogRecord) -> str:
+        return formatter.format(record) if _on_console(handler) else plain(handler, record)
+
+    logging.Handler.format = format_record  # type: ignore[assignment,method-assign]
+    logging.lastResort = _LastResort()
+
+
+def _on_console(handler: logging.Handler) -> bool:
+    """Whether a handler writes to the console in a format that nobody chose with care.
+
+    uvicorn's own formatters are its defaults; any other class is the application's choice.
+    """
+    if getattr(handler, "stream", None) not in (
+        sys.stdout,
+        sys.stderr,
+        sys.__stdout__,
+        sys.__stderr__,
+    ):
+        return False
+    kind = type(handler.formatter)
+    return kind in (type(None), logging.Formatter) or kind.__module__ == "uvicorn.logging"
+
+
+class _LastResort(logging.StreamHandler[TextIO]):
+    """What Python uses where no handler is configured: here JSON on stdout. Not a handler of any logger."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self, logging.NOTSET)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        """The standard output of the moment."""
+        return sys.stdout

@@ -1,0 +1,73 @@
+"""Trace context from callers, taken only as far as they are trusted."""
+
+from __future__ import annotations
+
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import (
+    CarrierT,
+    Getter,
+    Setter,
+    TextMapPropagator,
+    default_getter,
+    default_setter,
+)
+
+from otel_shim import context as identity_context
+from otel_shim._guard import report
+
+
+class EdgePropagator(TextMapPropagator):
+    """The configured propagator, with the caller of a request judged while its headers are read.
+
+    From a caller whose identity is not trusted the server span is marked as an edge; from one whose
+    trace is not, the trace is started anew and linked. Nothing else is changed, in either direction.
+    """
+
+    def __init__(self, delegate: TextMapPropagator) -> None:
+        self._delegate = delegate
+
+    def extract(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        getter: Getter[CarrierT] = default_getter,
+    ) -> Context:
+        """The caller's trace context, as far as it may be used."""
+        inbound = identity_context.inbound_of(context)
+        if inbound is None or inbound.root is not None:
+            return self._delegate.extract(carrier, context=context, getter=getter)
+        # Propagators start from an empty context where none is given; the request must stay in it.
+        base = identity_context.with_inbound(inbound, Context() if context is None else context)
+        extracted = self._delegate.extract(carrier, context=base, getter=getter)
+        try:
+            return _judged(extracted, inbound)
+        except Exception as error:
+            report(_judged, error)
+            return extracted
+
+    def inject(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        setter: Setter[CarrierT] = default_setter,
+    ) -> None:
+        """As the configured propagator does."""
+        self._delegate.inject(carrier, context=context, setter=setter)
+
+    @property
+    def fields(self) -> set[str]:
+        """As the configured propagator says."""
+        return self._delegate.fields
+
+
+def _judged(extracted: Context, inbound: identity_context.Inbound) -> Context:
+    remote = trace.get_current_span(extracted).get_span_context()
+    if not (remote.is_valid and remote.is_remote):
+        return extracted
+    if not inbound.trust.trace:
+        inbound.link = trace.Link(remote)
+        return trace.set_span_in_context(trace.INVALID_SPAN, extracted)
+    inbound.edge = not inbound.trust.identity
+    return extracted

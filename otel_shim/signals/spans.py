@@ -1,0 +1,67 @@
+"""Identity on spans: each is stamped when it starts, open ones again when more becomes known."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import Span, SpanProcessor
+from opentelemetry.trace import SpanKind, get_current_span
+
+from otel_shim import _semconv as semconv
+from otel_shim import context
+from otel_shim._guard import guarded
+from otel_shim.model import Scalar
+
+
+class IdentitySpanProcessor(SpanProcessor):
+    """Stamps spans with the identity that holds where they start."""
+
+    @guarded(default=None)
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Find the local root of a span, or make it one, and stamp it."""
+        parent = get_current_span(parent_context)
+        place = context.place_of(parent)
+        if place is None or span.parent is None:
+            _start_root(span, parent_context)
+        else:
+            _start_child(span, cast(Span, parent), place.root, parent_context)
+
+
+def _start_child(
+    span: Span, parent: Span, root: context.LocalRoot, parent_context: Context | None
+) -> None:
+    scope = context.governing(parent_context)
+    if scope is None:  # the work above has ended: nobody's identity is inherited from it
+        return _start_root(span, None)
+    root.enter(span, scope, parent)
+    if scope.attributes:
+        span.set_attributes(scope.attributes)
+    return None
+
+
+def _start_root(span: Span, parent_context: Context | None) -> None:
+    inbound = _take_inbound(span, parent_context)
+    outside = context.opened_outside(parent_context) if inbound is None else None
+    root = context.LocalRoot(span, outside, inbound)
+    root.enter(span, root.scope, None)
+    stamps: dict[str, Scalar] = dict(root.scope.attributes)
+    if inbound is not None:
+        inbound.root = root
+        root.operation = stamps[semconv.SAAS_OPERATION] = semconv.OPERATION_HTTP_REQUEST
+        stamps.update(_edge(span, inbound))
+    if stamps:
+        span.set_attributes(stamps)
+
+
+def _take_inbound(span: Span, parent_context: Context | None) -> context.Inbound | None:
+    """The request whose server span this is; the first local root under it is the one."""
+    inbound = context.inbound_of(parent_context)
+    free = inbound is not None and inbound.root is None and span.kind is SpanKind.SERVER
+    return inbound if free else None
+
+
+def _edge(span: Span, inbound: context.Inbound) -> dict[str, Scalar]:
+    if inbound.link is not None:
+        span.add_link(inbound.link.context, inbound.link.attributes)
+    return {semconv.SAAS_IDENTITY_EDGE: True} if inbound.edge else {}

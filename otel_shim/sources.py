@@ -1,0 +1,151 @@
+"""Where identity is found in a request: expressions, their grammar, and reading without side effects.
+
+``kind:name.attribute.attribute``; kinds are ``dependency`` (the result of a FastAPI dependency, by
+the name of its parameter or of its function), ``state`` (``request.state``), ``user``
+(``scope["user"]``) and ``path`` (path parameters).
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+KINDS = ("dependency", "state", "user", "path")
+MAX_VALUE = 256
+"""Longest identifier taken, in characters; a longer one is refused and counted."""
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_EXPRESSION = re.compile(rf"(?P<kind>{'|'.join(KINDS)}):(?P<path>{_NAME}(?:\.{_NAME})*)")
+
+
+class SourceError(ValueError):
+    """An expression cannot be parsed; the text names variable, expression and fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One place to look: ``path`` is read from what ``kind`` gives; ``rank`` orders the sources of a field."""
+
+    field: str
+    kind: str
+    path: tuple[str, ...]
+    rank: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{'.'.join(self.path)}"
+
+
+_USERS = ("current_user", "user", "get_current_user", "get_current_active_user", "auth_user")
+_ORGS = ("current_org", "org", "organisation", "organization", "current_tenant", "tenant")
+
+
+def _default(field: str, user: Iterable[str], org: Iterable[str] = ()) -> str:
+    users = [f"dependency:{name}.{path}" for name in _USERS for path in user]
+    orgs = [f"dependency:{name}.{path}" for name in _ORGS for path in org]
+    state = [f"state:user.{path}" for path in user] + [f"state:{o}.{p}" for o in _ORGS for p in org]
+    scope = [f"user:{path}" for path in user]
+    plain = ["state:org_id", "state:tenant_id"] if field == "org_id" else [f"state:{field}"]
+    return ",".join(users + orgs + state + plain + scope)
+
+
+DEFAULTS: Mapping[str, str] = {
+    "org_id": _default(
+        "org_id",
+        ("org_id", "organisation_id", "organization_id", "tenant_id", "account_id", "company_id"),
+        ("id",),
+    ),
+    "user_id": _default("user_id", ("id", "user_id", "sub")),
+    "actor_role": _default("actor_role", ("role",)),
+    "plan": _default("plan", ("plan", "org_plan"), ("plan",)),
+}
+"""What an unconfigured application gets. Path parameters are not in it: they say what a caller asks
+for, not who the caller is."""
+
+
+def parse(field: str, text: str, variable: str) -> tuple[tuple[Source, ...], list[SourceError]]:
+    """The sources a text lists, and an error for each expression in it that cannot be parsed."""
+    sources: list[Source] = []
+    errors: list[SourceError] = []
+    for expression in filter(None, (part.strip() for part in text.split(","))):
+        match = _EXPRESSION.fullmatch(expression)
+        if match is None:
+            errors.append(_error(variable, expression))
+        else:
+            path = tuple(match["path"].split("."))
+            sources.append(Source(field, match["kind"], path, len(sources)))
+    return tuple(sources), errors
+
+
+def _error(variable: str, expression: str) -> SourceError:
+    return SourceError(
+        f"{variable}: cannot read {expression[:80]!r}; write <kind>:<name>[.<attribute>...] with kind "
+        f"one of {', '.join(KINDS)}, for example dependency:current_user.org_id. "
+        "This source is left out; the others are used."
+    )
+
+
+def read(value: Any, path: Iterable[str]) -> Any:
+    """Follow attributes or keys through loaded state only; None where anything is absent.
+
+    Nothing of the application runs: no property, no ``__getattr__``, no lazy ORM load. A mapped
+    SQLAlchemy object keeps its loaded attributes in its ``__dict__``, where they are read.
+    """
+    for name in path:
+        if value is None:
+            return None
+        value = _step(value, name)
+    return value
+
+
+def _step(value: Any, name: str) -> Any:
+    if isinstance(value, dict):
+        return value.get(name)
+    loaded = _instance_dict(value)
+    if loaded is not None and name in loaded:
+        return loaded[name]
+    return _slot(value, name)
+
+
+def _instance_dict(value: Any) -> dict[str, Any] | None:
+    try:
+        found = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _slot(value: Any, name: str) -> Any:
+    """A slot or named-tuple field, or a plain class attribute; anything computed is not read."""
+    for cls in type(value).__mro__:
+        if name in cls.__dict__:
+            found = cls.__dict__[name]
+            if isinstance(found, types.MemberDescriptorType):
+                return _loaded_slot(found, value)
+            if isinstance(value, tuple) and name in getattr(type(value), "_fields", ()):
+                return getattr(value, name)
+            return found if isinstance(found, (str, int, uuid.UUID, Enum)) else None
+    return None
+
+
+def _loaded_slot(descriptor: types.MemberDescriptorType, value: Any) -> Any:
+    try:
+        return descriptor.__get__(value)
+    except AttributeError:  # declared and not set
+        return None
+
+
+def canonical(value: Any) -> str | None:
+    """An identifier as text, equal in every language; None for what is not one.
+
+    Text as it is, integers in decimal, UUIDs hyphenated in lower case, enumerations by value.
+    """
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool) or not isinstance(value, (str, int, uuid.UUID)):
+        return None
+    text = str(value)
+    return text if 0 < len(text) <= MAX_VALUE and text.isprintable() else None

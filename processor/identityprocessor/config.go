@@ -222,11 +222,11 @@ func (cfg *Config) validateGroups() error {
 		return errTooManyGroups
 	}
 	var errs []error
-	names, owners := map[string]bool{}, map[string]string{}
+	names, owners := map[string]bool{}, reservedAttributes()
 	for i := range cfg.Groups {
 		errs = append(errs, cfg.Groups[i].validate(i, names), cfg.Groups[i].claim(i, owners))
 	}
-	if len(owners) > maxAttributes {
+	if len(owners)-len(reservedAttributes()) > maxAttributes {
 		errs = append(errs, errTooManyMembers)
 	}
 	return errors.Join(errs...)
@@ -268,4 +268,12 @@ func (g *GroupConfig) claim(i int, owners map[string]string) error {
 		owners[name] = g.Name
 	}
 	return nil
+}
+
+// reservedAttributes are the processor's own marks: they belong to no group.
+func reservedAttributes() map[string]string {
+	const owner = "identity marks"
+	return map[string]string{
+		semconv.SaasIdentityEdge: owner, semconv.SaasIdentityScope: owner, semconv.SaasIdentityOrigin: owner,
+	}
 }

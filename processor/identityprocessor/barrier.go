@@ -1,0 +1,133 @@
+package identityprocessor
+
+import (
+	"slices"
+	"strings"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/ptrace"
+	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
+)
+
+// Bits of a span's flags, from the OTLP definition of SpanFlags: whether it is known that the
+// parent is remote, and whether it is.
+const (
+	flagHasIsRemote = 0x100
+	flagIsRemote    = 0x200
+)
+
+// marks are what a span itself says about the way to its parent.
+type marks uint8
+
+const (
+	markEdge   marks = 1 << iota // its parent came from an untrusted peer
+	markScope                    // work of none or of several organisations
+	markFanIn                    // a consumer of several messages
+	markRemote                   // its parent is in another process
+	markLocal                    // its parent is in the same process
+)
+
+// shut says whether identity never comes from the parent, whoever that is.
+func (m marks) shut() bool { return m&(markEdge|markScope|markFanIn) != 0 }
+
+// with merges the marks of two spans with one id; the stricter one wins.
+func (m marks) with(other marks) marks {
+	return (m|other)&^markLocal | m&other&markLocal
+}
+
+// marksOf reads a span's marks; r holds its attributes.
+func (v *vocabulary) marksOf(span ptrace.Span, r *reading) (m marks) {
+	if r.set&(1<<v.edge) != 0 && r.values[v.edge].AsString() == "true" {
+		m |= markEdge
+	}
+	if r.set&(1<<v.scope) != 0 {
+		m |= markScope
+	}
+	if span.Kind() == ptrace.SpanKindConsumer && span.Links().Len() > 0 {
+		m |= markFanIn
+	}
+	switch flags := span.Flags(); {
+	case flags&flagHasIsRemote == 0:
+		return m
+	case flags&flagIsRemote != 0:
+		return m | markRemote
+	}
+	return m | markLocal
+}
+
+// service is whose resource a span came with; it is interned. A nil service is several at once.
+type service struct {
+	name, namespace, instance string
+	lists                     uint64 // lists of `remote_services` it is in
+}
+
+// remoteRule says between which services identity is inherited.
+type remoteRule struct {
+	mode     string
+	lists    [][]string
+	services catalog[service]
+	code     []byte // scratch
+}
+
+func (r *remoteRule) serviceOf(resource pcommon.Map) *service {
+	s := service{
+		name:      text(resource, string(semconv.ServiceNameKey)),
+		namespace: text(resource, string(semconv.ServiceNamespaceKey)),
+		instance:  text(resource, string(semconv.ServiceInstanceIDKey)),
+	}
+	r.code = appendText(appendText(appendText(r.code[:0], s.name), s.namespace), s.instance)
+	if known := r.services.find(r.code); known != nil {
+		return known
+	}
+	for i, list := range r.lists {
+		if slices.Contains(list, s.name) {
+			s.lists |= 1 << i
+		}
+	}
+	r.services.put(string(r.code), &s)
+	return &s
+}
+
+func text(attributes pcommon.Map, name string) string {
+	value, ok := attributes.Get(name)
+	if !ok {
+		return ""
+	}
+	return value.AsString()
+}
+
+// bars says whether identity stops between a span and its received parent because they are in
+// different processes.
+func (r *remoteRule) bars(child, parent *node) bool {
+	switch {
+	case r.mode == remoteAll || child.marks&markLocal != 0:
+		return false
+	case child.marks&markRemote == 0 && equal(child.service, parent.service):
+		return false
+	}
+	return !r.share(child.service, parent.service)
+}
+
+// share says whether two services may share identity. A service always may with itself.
+func (r *remoteRule) share(a, b *service) bool {
+	switch {
+	case a == nil || b == nil:
+		return false
+	case a.named() && a.name == b.name && a.namespace == b.namespace:
+		return true
+	case r.mode == remoteSameNamespace:
+		return a.namespace != "" && a.namespace == b.namespace
+	}
+	return a.lists&b.lists != 0
+}
+
+// equal says whether two resources are the same process, as far as they tell.
+func equal(a, b *service) bool {
+	return a == b || a != nil && b != nil &&
+		a.name == b.name && a.namespace == b.namespace && a.instance == b.instance
+}
+
+// named is false for the name that SDKs choose where none is configured.
+func (s *service) named() bool {
+	return s.name != "" && !strings.HasPrefix(s.name, "unknown_service")
+}

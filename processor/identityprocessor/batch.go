@@ -1,0 +1,180 @@
+package identityprocessor
+
+import (
+	"time"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/ptrace"
+)
+
+// outcome is what judging one batch led to. It counts only once the batch has been passed on.
+type outcome struct {
+	spans int
+	left  departures
+	held  []*hold
+}
+
+// candidate is a span of the batch that lacks a group.
+type candidate struct {
+	span     ptrace.Span
+	position int // among all spans of the batch
+	trace    *trace
+	node     int32
+	own      claims
+}
+
+// judge remembers all spans of a batch, completes those for which it is settled, and takes out
+// those that must wait. The rest of the batch stays as it was.
+func (m *memory) judge(batch ptrace.Traces, now time.Duration) (o outcome) {
+	candidates := m.survey(batch, now, &o)
+	waiting := candidates[:0]
+	for _, c := range candidates {
+		if m.decide(&c, &o) {
+			waiting = append(waiting, c)
+		}
+	}
+	if len(waiting) > 0 {
+		o.held = extract(batch, waiting, now)
+	}
+	return o
+}
+
+// survey remembers all spans before any is judged, because parents often stand after their
+// children.
+func (m *memory) survey(batch ptrace.Traces, now time.Duration, o *outcome) (lacking []candidate) {
+	var inResource, inSpan reading
+	for _, rs := range batch.ResourceSpans().All() {
+		m.rules.read(rs.Resource().Attributes(), &inResource)
+		s := surveyor{memory: m, now: now, resource: &inResource, span: &inSpan}
+		s.service = m.rules.remote.serviceOf(rs.Resource().Attributes())
+		s.own = m.rules.own(&inResource, &reading{}, &claims{})
+		for _, ss := range rs.ScopeSpans().All() {
+			for _, span := range ss.Spans().All() {
+				if c := s.see(span); c != nil {
+					c.position = o.spans
+					lacking = append(lacking, *c)
+				}
+				o.spans++
+			}
+		}
+	}
+	return lacking
+}
+
+// surveyor reads the spans of one resource.
+type surveyor struct {
+	*memory
+	now            time.Duration
+	service        *service
+	resource, span *reading
+	own            claims // of the resource
+}
+
+// see remembers one span; it returns a candidate when the span lacks a group. A span without trace
+// or span id has no place in a tree and passes as it is.
+func (s *surveyor) see(span ptrace.Span) *candidate {
+	if span.TraceID().IsEmpty() || span.SpanID().IsEmpty() {
+		return nil
+	}
+	s.rules.read(span.Attributes(), s.span)
+	a := arrival{
+		trace: span.TraceID(), id: span.SpanID(), parent: span.ParentSpanID(),
+		service: s.service, marks: s.rules.marksOf(span, s.span),
+		own: s.rules.own(s.span, s.resource, &s.own),
+	}
+	t, n := s.observe(&a, s.now)
+	if s.rules.complete(&a.own) {
+		return nil
+	}
+	return &candidate{span: span, trace: t, node: n, own: a.own}
+}
+
+// complete says whether no group is lacking.
+func (r *rules) complete(own *claims) bool {
+	for g := range r.groups {
+		if own[g] == nil || !own[g].explicit {
+			return false
+		}
+	}
+	return true
+}
+
+// decide completes a span as far as it is settled, and says whether the span must wait.
+func (m *memory) decide(c *candidate, o *outcome) (wait bool) {
+	v := c.trace.judge(c.node, &c.own)
+	if v.wait {
+		if c.trace.forgotten == 0 {
+			return true
+		}
+		v.reason = c.trace.forgotten
+	}
+	v.stamps.stamp(c.span.Attributes(), m.rules.vocabulary)
+	o.left.add(&v.stamps, v.reason)
+	return false
+}
+
+// extractor takes spans out of a batch, by their position among all its spans.
+type extractor struct {
+	waiting  []candidate // in order of position
+	position int
+	now      time.Duration
+	sizes    ptrace.ProtoMarshaler
+	held     []*hold
+}
+
+// extract moves the waiting spans out of the batch. What that empties goes, everything else keeps
+// its place.
+func extract(batch ptrace.Traces, waiting []candidate, now time.Duration) []*hold {
+	x := extractor{waiting: waiting, now: now, held: make([]*hold, 0, len(waiting))}
+	batch.ResourceSpans().RemoveIf(func(rs ptrace.ResourceSpans) bool {
+		before := len(x.held)
+		rs.ScopeSpans().RemoveIf(func(ss ptrace.ScopeSpans) bool { return x.fromScope(rs, ss) })
+		return len(x.held) > before && rs.ScopeSpans().Len() == 0
+	})
+	return x.held
+}
+
+func (x *extractor) fromScope(rs ptrace.ResourceSpans, ss ptrace.ScopeSpans) (emptied bool) {
+	end := x.position + ss.Spans().Len()
+	if !x.nextBefore(end) {
+		x.position = end
+		return false
+	}
+	origin := x.originOf(rs, ss)
+	ss.Spans().RemoveIf(func(span ptrace.Span) bool {
+		x.position++
+		if !x.nextBefore(x.position) {
+			return false
+		}
+		x.held = append(x.held, x.holdOf(span, origin))
+		x.waiting = x.waiting[1:]
+		return true
+	})
+	return ss.Spans().Len() == 0
+}
+
+func (x *extractor) nextBefore(position int) bool {
+	return len(x.waiting) > 0 && x.waiting[0].position < position
+}
+
+func (x *extractor) holdOf(span ptrace.Span, from *origin) *hold {
+	c := &x.waiting[0]
+	h := &hold{origin: from, trace: c.trace, node: c.node, own: c.own, since: x.now}
+	h.size = int64(x.sizes.SpanSize(span))
+	h.span = ptrace.NewSpan()
+	span.MoveTo(h.span)
+	return h
+}
+
+func (x *extractor) originOf(rs ptrace.ResourceSpans, ss ptrace.ScopeSpans) *origin {
+	o := &origin{
+		resource: pcommon.NewResource(), resourceSchema: rs.SchemaUrl(),
+		scope: pcommon.NewInstrumentationScope(), scopeSchema: ss.SchemaUrl(),
+	}
+	rs.Resource().CopyTo(o.resource)
+	ss.Scope().CopyTo(o.scope)
+	alone := ptrace.NewTraces()
+	o.placeIn(alone)
+	o.size = int64(x.sizes.TracesSize(alone))
+	return o
+}

@@ -1,0 +1,194 @@
+package identityprocessor
+
+import (
+	"encoding/binary"
+	"math/bits"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+
+	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
+)
+
+// maxIdentityBytes bounds one remembered identity; a larger one is left on its span but is no
+// source, so that a sender cannot fill the memory with attribute values.
+const maxIdentityBytes = 4096
+
+// identity is what one span carries of one group. It is interned and never changed.
+type identity struct {
+	code     string // equal codes are equal identities
+	explicit bool   // has the key, or says that there is none
+	members  []member
+	stop     reason // set where this is no identity, but why there will be none
+}
+
+// member is one attribute of an identity; a group's members are in the order of their bits.
+type member struct {
+	bit   uint8
+	value pcommon.Value
+}
+
+// claims are one span's identities by group; nil where it has no attribute of the group.
+type claims [maxGroups]*identity
+
+// Stops stand in the place of an identity where it is settled that there is none. A nil identity
+// means that this is not settled yet.
+var (
+	stopRoot     = &identity{stop: reasonRoot}
+	stopBarred   = &identity{stop: reasonBarred}
+	stopConflict = &identity{stop: reasonConflict}
+	stopMismatch = &identity{stop: reasonMismatch}
+	unusable     = &identity{stop: reasonConflict, explicit: true}
+)
+
+// within says whether every member is also in other, with an equal value.
+func (id *identity) within(other *identity) bool {
+	rest := other.members
+	for _, m := range id.members {
+		for len(rest) > 0 && rest[0].bit < m.bit {
+			rest = rest[1:]
+		}
+		if len(rest) == 0 || rest[0].bit != m.bit || !rest[0].value.Equal(m.value) {
+			return false
+		}
+	}
+	return true
+}
+
+// joined merges what two spans with one id carry: none, then an identity, then a conflict.
+func joined(a, b *identity) *identity {
+	switch {
+	case a == nil:
+		return b
+	case b == nil || a == b:
+		return a
+	case a.stop == 0 && b.stop == 0 && a.code == b.code:
+		return a
+	}
+	return stopConflict
+}
+
+// stamp adds the identity's members that the attributes lack.
+func (id *identity) stamp(attributes pcommon.Map, names []string) {
+	for _, m := range id.members {
+		if value, _ := attributes.GetOrPutEmpty(names[m.bit]); empty(value) {
+			m.value.CopyTo(value)
+		}
+	}
+}
+
+// stamp adds what is taken to a span's attributes, and marks the origin when a group that holds is
+// among it.
+func (c *claims) stamp(attributes pcommon.Map, words *vocabulary) {
+	for g := range words.groups {
+		if c[g] == nil {
+			continue
+		}
+		c[g].stamp(attributes, words.names)
+		if words.groups[g].hold {
+			attributes.PutStr(semconv.SaasIdentityOrigin, semconv.SaasIdentityOriginAncestor)
+		}
+	}
+}
+
+// reader turns attributes into interned identities.
+type reader struct {
+	*vocabulary
+	identities catalog[identity]
+	code       []byte // scratch
+}
+
+// own reads the groups of a span: what it carries over what its resource carries.
+func (r *reader) own(span, resource *reading, inResource *claims) claims {
+	own := *inResource
+	for g := range r.groups {
+		if span.set&r.groups[g].mask != 0 {
+			own[g] = r.identity(&r.groups[g], span, resource)
+		}
+	}
+	return own
+}
+
+// identity interns one group. The resource adds nothing when its key is another one: its members
+// then belong to somebody else.
+func (r *reader) identity(g *group, span, resource *reading) *identity {
+	top, below := span.set&g.mask, resource.set&g.mask
+	if top&below&g.key != 0 {
+		key := bits.TrailingZeros64(g.key)
+		if !span.values[key].Equal(resource.values[key]) {
+			below = 0
+		}
+	}
+	value := func(bit uint8) pcommon.Value {
+		if top&(1<<bit) != 0 {
+			return span.values[bit]
+		}
+		return resource.values[bit]
+	}
+	return r.intern(g, top|below, value)
+}
+
+func (r *reader) intern(g *group, set uint64, value func(bit uint8) pcommon.Value) *identity {
+	if set == 0 {
+		return nil
+	}
+	r.code = r.code[:0]
+	for rest := set; rest != 0; rest &= rest - 1 {
+		bit := uint8(bits.TrailingZeros64(rest))
+		r.code = appendValue(append(r.code, bit), value(bit))
+	}
+	if len(r.code) > maxIdentityBytes {
+		return unusable
+	}
+	if known := r.identities.find(r.code); known != nil {
+		return known
+	}
+	id := &identity{code: string(r.code), explicit: set&g.key != 0 || g.anonymousIn(value, set)}
+	for rest := set; rest != 0; rest &= rest - 1 {
+		m := member{bit: uint8(bits.TrailingZeros64(rest)), value: pcommon.NewValueEmpty()}
+		value(m.bit).CopyTo(m.value)
+		id.members = append(id.members, m)
+	}
+	r.identities.put(id.code, id)
+	return id
+}
+
+// appendValue writes a value so that no two different values share their bytes.
+func appendValue(code []byte, value pcommon.Value) []byte {
+	code = append(code, byte(value.Type()))
+	if value.Type() == pcommon.ValueTypeStr {
+		return appendText(code, value.Str())
+	}
+	return appendText(code, value.AsString())
+}
+
+func appendText(code []byte, text string) []byte {
+	code = binary.AppendUvarint(code, uint64(len(text)))
+	return append(code, text...)
+}
+
+// catalogSize is how many entries a catalog keeps at least, and half of what it keeps at most.
+const catalogSize = 16384
+
+// catalog interns values by their code. It forgets in two generations what is no longer asked
+// for, so equal values may have two pointers: compare codes where pointers differ.
+type catalog[T any] struct {
+	recent, older map[string]*T
+}
+
+func (c *catalog[T]) find(code []byte) *T {
+	if known := c.recent[string(code)]; known != nil {
+		return known
+	}
+	known := c.older[string(code)]
+	if known != nil {
+		c.put(string(code), known)
+	}
+	return known
+}
+
+func (c *catalog[T]) put(code string, value *T) {
+	if c.recent == nil || len(c.recent) >= catalogSize {
+		c.older, c.recent = c.recent, map[string]*T{}
+	}
+	c.recent[code] = value
+}

@@ -1,0 +1,130 @@
+package identityprocessor
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/collector/processor"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/metadata"
+	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
+)
+
+// reason is why a span leaves without identity, or why a trace is forgotten.
+type reason uint8
+
+const (
+	reasonSettled       reason = iota // with identity: no reason is counted
+	reasonRoot                        // its chain of parents ends at a root without identity
+	reasonBarred                      // a barrier stands above it
+	reasonConflict                    // an id above it came with contradicting identities
+	reasonMismatch                    // what it carries of the group contradicts its ancestor
+	reasonQuiet                       // nothing new came for its trace
+	reasonWait                        // it was held as long as allowed
+	reasonTTL                         // its trace was too old
+	reasonBytes                       // too much was held
+	reasonTraces                      // too many traces were remembered
+	reasonSpansPerTrace               // too much of its trace was remembered
+	reasonShutdown                    // the processor was shut down
+	reasons
+)
+
+var reasonNames = [reasons]string{
+	"", "root", "barred", "conflict", "mismatch", "quiet", "wait", "ttl", "bytes", "traces", "spans_per_trace", "shutdown",
+}
+
+// departures count spans that have left, by what they took with them.
+type departures struct {
+	completed  [maxGroups]int64
+	incomplete [reasons]int64
+}
+
+func (d *departures) add(taken *claims, why reason) {
+	for g, identity := range taken {
+		if identity != nil {
+			d.completed[g]++
+		}
+	}
+	d.incomplete[why]++
+}
+
+func (d *departures) merge(other *departures) {
+	for g := range d.completed {
+		d.completed[g] += other.completed[g]
+	}
+	for why := range d.incomplete {
+		d.incomplete[why] += other.incomplete[why]
+	}
+}
+
+// tally collects what happened since the last report, so that the instruments are touched once per
+// batch, outside the lock.
+type tally struct {
+	departures
+	seen, passed, conflicts, rejected int64
+
+	change  levels
+	evicted [reasons]int64
+	holds   []time.Duration
+}
+
+// reporter feeds the generated instruments.
+type reporter struct {
+	*metadata.TelemetryBuilder
+	groups  []metric.MeasurementOption
+	reasons [reasons]metric.MeasurementOption
+}
+
+func newReporter(set processor.Settings, groups []group) (*reporter, error) {
+	builder, err := metadata.NewTelemetryBuilder(set.TelemetrySettings)
+	if err != nil {
+		return nil, err
+	}
+	r := &reporter{TelemetryBuilder: builder}
+	for i := range groups {
+		r.groups = append(r.groups, metric.WithAttributeSet(attribute.NewSet(
+			attribute.String("group", groups[i].name),
+			attribute.String("origin", semconv.SaasIdentityOriginAncestor),
+		)))
+	}
+	for why, name := range reasonNames {
+		r.reasons[why] = metric.WithAttributeSet(attribute.NewSet(attribute.String("reason", name)))
+	}
+	return r, nil
+}
+
+func (r *reporter) report(ctx context.Context, t *tally) {
+	add(ctx, r.ProcessorIdentitySpansSeen, t.seen)
+	add(ctx, r.ProcessorIdentitySpansPassed, t.passed)
+	add(ctx, r.ProcessorIdentitySpansHeld, t.change.held)
+	add(ctx, r.ProcessorIdentityHeldBytes, t.change.bytes)
+	add(ctx, r.ProcessorIdentitySpanConflicts, t.conflicts)
+	add(ctx, r.ProcessorIdentitySpansRejected, t.rejected)
+	add(ctx, r.ProcessorIdentityTracesRemembered, t.change.traces)
+	for g := range r.groups {
+		add(ctx, r.ProcessorIdentitySpansCompleted, t.completed[g], r.groups[g])
+	}
+	for why := reasonSettled + 1; why < reasons; why++ {
+		add(ctx, r.ProcessorIdentitySpansIncomplete, t.incomplete[why], r.reasons[why])
+		add(ctx, r.ProcessorIdentityTracesEvicted, t.evicted[why], r.reasons[why])
+	}
+	for _, held := range t.holds {
+		r.ProcessorIdentityHoldDuration.Record(ctx, held.Seconds())
+	}
+}
+
+// add skips what did not change.
+func add(ctx context.Context, counter interface {
+	Add(context.Context, int64, ...metric.AddOption)
+}, n int64, options ...metric.MeasurementOption) {
+	if n == 0 {
+		return
+	}
+	var with []metric.AddOption
+	for _, option := range options {
+		with = append(with, option)
+	}
+	counter.Add(ctx, n, with...)
+}

@@ -162,7 +162,7 @@ def ask(demo: Demo, who: str, name: str, value: str, expected: Sequence[Call]) -
     )
 
 
-def count(demo: Demo, evidence: checks.Evidence) -> checks.Finding:
+def count(demo: Demo, evidence: checks.Evidence) -> list[checks.Finding]:
     """Print how every span that arrived came by its identity; none may be without a reason."""
     services = (parts.API_SERVICE, parts.CONNECTOR_SERVICE)
     traces = {t.trace_id: t for service in services for t in demo.jaeger.search(service)}
@@ -171,7 +171,10 @@ def count(demo: Demo, evidence: checks.Evidence) -> checks.Finding:
     counters = read_counters(demo.telemetry_url())
     show(["", "The identity processor's own counters:", *report.table(counters)])
     unexplained = tuple(f"{number} spans" for name, number in rows.items() if "UNEXPLAINED" in name)
-    return checks.Finding("spans without identity have a known reason", rows.total(), unexplained)
+    return [
+        checks.Finding("spans without identity have a known reason", rows.total(), unexplained),
+        checks.Finding("the processor's own counters can be read", len(counters), ()),
+    ]
 
 
 def closing(demo: Demo, keep: bool) -> list[str]:
@@ -195,7 +198,7 @@ def examine(demo: Demo) -> None:
     """Send, find, check; `PartFailed` when something is not so."""
     calls = send_traffic(demo)
     evidence = await_traces(demo, calls)
-    findings = [*search(demo, evidence), count(demo, evidence), *checks.of_traces(evidence)]
+    findings = [*search(demo, evidence), *count(demo, evidence), *checks.of_traces(evidence)]
     show(["", "Checks:"])
     require("identity", findings)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from otel_shim import _semconv
 
-from ..api.people import CUSTOMERS
+from ..api.people import CUSTOMERS, user_id
 from .jaeger import Span, Trace, incomplete
 from .parts import API_SERVICE, CONNECTOR_SERVICE
 from .traffic import Call
@@ -17,8 +17,8 @@ IDENTITY_NAMES = _semconv.SAFE | frozenset(_semconv.UPSTREAM_IDENTITY)
 PERSONAL = tuple(
     text
     for customer in CUSTOMERS
-    for person in customer.people
-    for text in (person.name, person.email)
+    for index, person in enumerate(customer.people)
+    for text in (person.name, person.email, user_id(customer, index))
 )
 
 # Well-formed, and each header once: httpx joins repeated ones by a comma.
@@ -93,7 +93,11 @@ def of_traces(evidence: Evidence) -> list[Finding]:
         _each_span("API key: every span has organisation and request, no user", keys, _key_gap),
         _each_span("no span carries another organisation or request", users + keys, _foreign),
         _each_span("anonymous: no span carries an organisation or a user", strangers, _known),
-        _each_span("no name or email in identity attributes", users + keys + strangers, _personal),
+        _each_span(
+            "no name, email or clear user id in identity attributes",
+            users + keys + strangers,
+            _personal,
+        ),
         _one_hash_each(evidence),
         _both_services(evidence),
     ]

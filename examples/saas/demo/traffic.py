@@ -1,6 +1,7 @@
 """Requests of many people of several organisations at once, errors and streams included."""
 
 import asyncio
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +103,7 @@ async def _person(driver: Driver, customer: Customer, index: int) -> None:
     credentials = {"email": person.email, "password": PASSWORD}
     login = await driver.send(caller, step("POST", "/auth/login", 200, json=credentials))
     auth = {"Authorization": f"Bearer {login.json()['access_token']}"}
-    own_id = {"X-Request-Id": f"demo-{caller.user_id}"}
+    own_id = {"X-Request-Id": f"demo-{secrets.token_hex(8)}"}
     await driver.send(caller, step("GET", "/auth/me", 200), auth | own_id)
     plans = await driver.send(caller, step("GET", "/planning/plans", 200), auth)
     ids = [int(plan["id"]) for plan in plans.json()]

@@ -1,0 +1,102 @@
+# The one door. `make demo` runs the main job, `make test` everything that is tested; both set up what
+# they need and keep it in .build and .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+UV_VERSION := 0.13.9
+UV := $(shell command -v uv || echo $(CURDIR)/.build/uv/bin/uv)
+export PATH := $(dir $(UV)):$(PATH)
+RUN := $(UV) run --frozen --no-sync
+ENVS := .build/envs
+PROCESSOR := processor/identityprocessor
+GO = PATH="$$(collector/build.sh go):$$PATH" CGO_ENABLED=0 GOWORK=off GOTOOLCHAIN=local go
+UNIT_TESTS := tests/unit
+SYNC := $(UV) sync --frozen --quiet
+
+.PHONY: help
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup binaries envs ## Run the sample app with Collector and Jaeger, and find its traces by who (KEEP=1 leaves it running)
+	@$(RUN) python -m examples.saas.demo
+
+.PHONY: test
+test: unit go-test contract e2e ## Run every test, on real binaries
+
+.PHONY: unit
+unit: setup ## Python unit tests
+	@$(RUN) pytest tests/unit
+
+.PHONY: go-test
+go-test: setup ## Go tests of the processor, with the race detector where there is a C compiler
+	@cd $(PROCESSOR) && PATH="$$(../../collector/build.sh go):$$PATH" && export GOWORK=off GOTOOLCHAIN=local && \
+	if command -v cc >/dev/null; then CGO_ENABLED=1 go test -race ./...; else CGO_ENABLED=0 go test ./...; fi
+
+.PHONY: contract
+contract: setup binaries ## What the rooms promise each other: names, golden files, configurations
+	@$(RUN) pytest tests/contract
+
+.PHONY: e2e
+e2e: setup binaries envs ## Real launcher, Collector and Jaeger
+	@$(RUN) pytest tests/e2e
+
+.PHONY: check
+check: setup tools ## Format, lint, types, layers, generated files
+	@$(RUN) ruff format --check .
+	@$(RUN) ruff check .
+	@$(RUN) mypy
+	@$(RUN) lint-imports
+	@$(RUN) python semconv/generate.py --check
+	@cd $(PROCESSOR) && unformatted="$$(PATH="$$(../../collector/build.sh go):$$PATH" gofmt -l .)" && \
+	if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
+	@collector/build.sh generate-check
+	@cd $(PROCESSOR) && PATH="$$(../../collector/build.sh go):$$PATH" && export CGO_ENABLED=0 GOWORK=off GOTOOLCHAIN=local && \
+	go vet ./... && $(CURDIR)/.build/bin/staticcheck ./...
+	@echo "check: all good"
+
+.PHONY: format
+format: setup ## Format and mend what can be mended
+	@$(RUN) ruff format . && $(RUN) ruff check --fix .
+	@PATH="$$(collector/build.sh go):$$PATH" gofmt -w $(PROCESSOR)
+
+.PHONY: generate
+generate: setup tools ## Write what is generated from semconv/ and metadata.yaml
+	@PATH="$$(collector/build.sh go):$$PATH" $(RUN) python semconv/generate.py
+	@collector/build.sh generate
+
+.PHONY: bench
+bench: bench-overhead ## Every benchmark
+
+.PHONY: bench-overhead
+bench-overhead: setup binaries ## CPU and latency that telemetry adds to a request, beside the official packages
+	@$(RUN) python -m benchmarks.overhead
+
+.PHONY: setup
+setup: $(UV)
+	@$(SYNC)
+
+$(CURDIR)/.build/uv/bin/uv:
+	@echo "no uv on PATH: installing uv $(UV_VERSION) into .build/uv"
+	@python3 -m venv .build/uv && .build/uv/bin/pip install --quiet uv==$(UV_VERSION) || \
+	{ echo "python3 with venv and pip is needed (Debian: apt-get install python3-venv), or install uv: https://docs.astral.sh/uv"; exit 1; }
+
+.PHONY: binaries
+binaries: setup
+	@collector/build.sh otelcol-shim && collector/build.sh jaeger
+
+.PHONY: tools
+tools: setup
+	@collector/build.sh tools
+
+# The environments of the sample's services: the API with the shim as a wheel, the connector without.
+.PHONY: envs
+envs: setup
+	@UV_PROJECT_ENVIRONMENT=$(ENVS)/api $(SYNC) --no-default-groups --group saas-api --no-editable --reinstall-package otel-shim
+	@UV_PROJECT_ENVIRONMENT=$(ENVS)/connector $(SYNC) --only-group saas-connector
+
+.PHONY: clean
+clean: ## Remove what was built
+	@rm -rf .build .venv

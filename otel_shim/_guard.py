@@ -29,7 +29,7 @@ def guarded(default: _D) -> Callable[[Callable[_P, _R]], Callable[_P, _R | _D]]:
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _R | _D:
             try:
                 return function(*args, **kwargs)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is ours, not the app's
                 report(function, error)
                 return default
 

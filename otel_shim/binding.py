@@ -94,8 +94,10 @@ def _diverge(root: context.LocalRoot, scope: context.Scope, found: Identity) -> 
 
 
 def _open_branch(root: context.LocalRoot, identity: Identity) -> None:
-    """The first identity of this branch of a job: it holds from here on and for the spans above, as far
-    as no other branch has claimed them."""
+    """Bind the first identity of this branch of a job.
+
+    It holds from here on, and for the spans above as far as no other branch has claimed them.
+    """
     branch = _open_from_here(root, identity)
     for span, place in _upwards():
         if place.carries.mixed:
@@ -109,8 +111,11 @@ def _open_branch(root: context.LocalRoot, identity: Identity) -> None:
 
 
 def _open_from_here(root: context.LocalRoot, identity: Identity) -> context.Scope:
-    """A scope for this task or thread from here on. It is never detached: it ends with the task, or with
-    the block around it, and under another root it does not count."""
+    """Open a scope for this task or thread from here on.
+
+    It is never detached: it ends with the task, or with the block around it, and under another root
+    it does not count.
+    """
     request = Identity(request_id=root.scope.identity.request_id)
     scope = context.Scope(root, identity.updated(request))
     attach(context.with_scope(scope))

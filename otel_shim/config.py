@@ -21,8 +21,10 @@ _SOURCE_VARIABLES = {
 
 @dataclass(frozen=True)
 class Config:
-    """What the operator chose. ``errors`` names what could not be used and what to write instead;
-    each such setting has its default."""
+    """What the operator chose.
+
+    ``errors`` names what could not be used and what to write instead; it has its default then.
+    """
 
     sources: tuple[sources.Source, ...]
     user_identity: str = "hash"
@@ -77,12 +79,14 @@ def _choice(
 
 
 def _networks(environ: Mapping[str, str], variable: str, errors: list[str]) -> tuple[Network, ...]:
-    networks: list[Network] = []
-    for part in filter(None, (p.strip() for p in environ.get(variable, "").split(","))):
-        try:
-            networks.append(ipaddress.ip_network(part))
-        except ValueError as error:
-            errors.append(
-                f"{variable}: {error}; write networks as 10.0.0.0/8. This one is left out."
-            )
-    return tuple(networks)
+    parts = filter(None, (part.strip() for part in environ.get(variable, "").split(",")))
+    networks = [_network(part, variable, errors) for part in parts]
+    return tuple(network for network in networks if network is not None)
+
+
+def _network(part: str, variable: str, errors: list[str]) -> Network | None:
+    try:
+        return ipaddress.ip_network(part)
+    except ValueError as error:
+        errors.append(f"{variable}: {error}; write networks as 10.0.0.0/8. This one is left out.")
+        return None

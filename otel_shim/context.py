@@ -37,6 +37,7 @@ _OPERATION = create_key("otel-shim-operation")
 _REMEMBERED = create_key("otel-shim-remembered")
 _ENDPOINT = (HTTP_REQUEST_METHOD, HTTP_ROUTE)
 _PLACE = "_otel_shim_place"
+_ORIGIN = "_otel_shim_origin"
 _ONE_CALLER = (SpanKind.SERVER, SpanKind.CONSUMER)
 _PRUNE_AT = 64
 
@@ -57,8 +58,10 @@ def use_stamp(stamp: Stamp) -> None:
 
 
 class Inbound:
-    """One inbound request while it is handled: made before its server span starts, open until its
-    background tasks have ended."""
+    """One inbound request while it is handled.
+
+    Made before its server span starts; open until its background tasks have ended.
+    """
 
     __slots__ = ("edge", "link", "open", "request_id", "root", "trust")
 
@@ -98,8 +101,11 @@ class Scope:
 
 
 class Place(NamedTuple):
-    """Where a span stands: its local root, the scope that holds under it, the scope whose identity it
-    carries itself, its parent in this process."""
+    """Where a span stands.
+
+    Its local root, the scope that holds under it, the scope whose identity it carries itself, and its
+    parent in this process.
+    """
 
     root: LocalRoot
     scope: Scope
@@ -269,12 +275,12 @@ def remember(error: BaseException, root: LocalRoot) -> None:
     """Keep on an error what held where it left the request, for whoever logs it afterwards."""
     at = set_span_in_context(NonRecordingSpan(root.span_context), Context())
     found = _described(root, root.scope, root.operation)
-    error._otel_shim_context = set_value(_REMEMBERED, found, at)  # type: ignore[attr-defined]
+    setattr(error, _ORIGIN, set_value(_REMEMBERED, found, at))
 
 
 def remembered(error: BaseException | None) -> Context | None:
     """The context kept on an error."""
-    return cast("Context | None", getattr(error, "_otel_shim_context", None))
+    return cast("Context | None", getattr(error, _ORIGIN, None))
 
 
 def _described(root: LocalRoot, scope: Scope, operation: str | None) -> dict[str, Scalar]:

@@ -19,12 +19,16 @@ OTEL_SHIM_PLAN: Final = "OTEL_SHIM_PLAN"
 OTEL_SHIM_USER_IDENTITY: Final = "OTEL_SHIM_USER_IDENTITY"
 """``hash`` (default): spans carry ``user.hash``, a keyed pseudonym. ``clear``: they carry ``user.id``."""
 
-OTEL_SHIM_SECRET: Final = "OTEL_SHIM_SECRET"
+OTEL_SHIM_SECRET: Final = "OTEL_SHIM_SECRET"  # noqa: S105 - a name
 """The secret from which the keys of pseudonyms are derived; at least 32 bytes. Give every host of a
 deployment the same. Default: one made once per host, in its state directory."""
 
-OTEL_SHIM_SECRET_FILE: Final = "OTEL_SHIM_SECRET_FILE"
+OTEL_SHIM_SECRET_FILE: Final = "OTEL_SHIM_SECRET_FILE"  # noqa: S105 - a name
 """A file that holds the secret, instead of ``OTEL_SHIM_SECRET``."""
+
+OTEL_SHIM_STATE_DIRECTORY: Final = "OTEL_SHIM_STATE_DIRECTORY"
+"""The directory in which a host's own secret is kept. Default ``/var/lib/otel-shim`` for root, else
+``$XDG_STATE_HOME/otel-shim`` (``~/.local/state/otel-shim``)."""
 
 OTEL_SHIM_TRUSTED_PEERS: Final = "OTEL_SHIM_TRUSTED_PEERS"
 """Networks (CIDR, comma-separated) whose requests may continue identity; default none, so every

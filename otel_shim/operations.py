@@ -98,8 +98,7 @@ def _wrap_coroutine(name: str, function: Callable[..., Any]) -> Callable[..., An
 
 
 class _Steps:
-    """The span of a generator: current while it runs, not while it is suspended (its caller's context
-    must not see it)."""
+    """The span of a generator: current while it runs, not while its caller does."""
 
     def __init__(self, name: str) -> None:
         self._started = _start(name)
@@ -145,7 +144,7 @@ def _suspended(
     except GeneratorExit:
         generator.close()
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - handed on to the generator, unchanged
         return functools.partial(generator.throw, error)
     return functools.partial(generator.send, sent)
 
@@ -164,7 +163,7 @@ def _wrap_async_generator(name: str, function: Callable[..., Any]) -> Callable[.
                 except GeneratorExit:
                     await generator.aclose()
                     raise
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - handed on, unchanged
                     resume = functools.partial(generator.athrow, error)
                 else:
                     resume = functools.partial(generator.asend, sent)

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from otel_shim.environment_variables import OTEL_SHIM_STATE_DIRECTORY
+
 SECRET_BYTES = 32
 """Length of a secret that we make; a given one needs at least as many bytes."""
 _CACHED_PSEUDONYMS = 10_000
@@ -74,7 +76,9 @@ def read_secret(text: str, name: str) -> bytes:
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:
-    """The host's state directory: the system's for root, else the user's own (XDG base directories)."""
+    """The host's state directory: the chosen one, else the system's for root, else the user's own (XDG base directories)."""
+    if chosen := environ.get(OTEL_SHIM_STATE_DIRECTORY):
+        return Path(chosen)
     if os.geteuid() == 0:
         return Path("/var/lib/otel-shim")
     home = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
@@ -105,4 +109,4 @@ def _create(path: Path) -> bool:
     except FileExistsError:
         return False
     finally:
-        os.unlink(draft)
+        Path(draft).unlink()

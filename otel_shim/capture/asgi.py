@@ -1,5 +1,7 @@
-"""What native telemetry lacks, in one ASGI wrapper: request id, response headers, trust of the caller,
-identity from the scope, and the end of a request whose background tasks still run.
+"""What native telemetry lacks, in one ASGI wrapper.
+
+Request id, response headers, trust of the caller, identity from the scope, and the end of a request
+whose background tasks still run.
 
     server ─▶ handle() ─▶ framework's own telemetry ─▶ application
                  │ Inbound in the context ─▶ the server span takes it when it starts

@@ -1,5 +1,4 @@
-"""FastAPI: its own telemetry where it has it, our wrapper around each application, and identity from
-the results of dependencies."""
+"""FastAPI: its own telemetry, our wrapper around each application, identity from dependencies."""
 
 from __future__ import annotations
 

@@ -55,8 +55,10 @@ class Resolution:
 
     @guarded(default=None)
     def from_scope(self, path: bool = False) -> None:
-        """Take what middleware left in ``request.state`` and ``scope["user"]``; with ``path``, also what
-        the path says, once authentication let the request through."""
+        """Take what middleware left in ``request.state`` and ``scope["user"]``.
+
+        With ``path``, also what the path says: once authentication let the request through.
+        """
         found = dict(self._read("state")) if self._scope.get("state") else {}
         if self._scope.get("user") is not None:
             found |= self._read("user")

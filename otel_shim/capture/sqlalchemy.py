@@ -48,8 +48,9 @@ def install() -> None:
 
 @guarded(default=None)
 def _listen(_module: Any) -> None:
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
+    # Imported where the application has done so already: the shim does not need it.
+    from sqlalchemy import event  # noqa: PLC0415
+    from sqlalchemy.engine import Engine  # noqa: PLC0415
 
     statements = Statements(trace.get_tracer("otel_shim.sqlalchemy"))
     event.listen(Engine, "before_cursor_execute", statements.started)

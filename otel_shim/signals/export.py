@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import (
@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from otel_shim import counters
 from otel_shim._guard import logger
 
+_R = TypeVar("_R")
 _EXPORTER_LOGGERS = (
     "opentelemetry.exporter.otlp.common.http",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
@@ -71,22 +72,29 @@ class Outage:
 _outage = Outage()
 
 
+def _counted(signal: str, export: Callable[[Any], _R], batch: Sequence[Any], failure: _R) -> _R:
+    """Export a batch and count its records by result; an exception of the exporter is a failure."""
+    try:
+        result = export(batch)
+    except Exception as error:  # noqa: BLE001 - an exporter may fail in any way
+        _outage.failed(type(error).__name__)
+        result = failure
+    _outage.note(signal, len(batch), result != failure)
+    return result
+
+
 class CountingSpanExporter(SpanExporter):
-    """An exporter of spans whose results are counted. What is to be scrubbed is scrubbed here, because
-    attributes are frozen when a span ends."""
+    """An exporter of spans whose results are counted.
+
+    What is to be scrubbed is scrubbed here, because attributes are frozen when a span ends.
+    """
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export a batch; an exception of the exporter is a failed batch."""
-        try:
-            result = self._exporter.export(spans)
-        except Exception as error:
-            _outage.failed(type(error).__name__)
-            result = SpanExportResult.FAILURE
-        _outage.note("spans", len(spans), result is SpanExportResult.SUCCESS)
-        return result
+        """Export and count a batch."""
+        return _counted("spans", self._exporter.export, spans, SpanExportResult.FAILURE)
 
     def shutdown(self) -> None:
         """Shut the exporter down."""
@@ -104,14 +112,8 @@ class CountingLogExporter(LogRecordExporter):
         self._exporter = exporter
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
-        """Export a batch; an exception of the exporter is a failed batch."""
-        try:
-            result = self._exporter.export(batch)
-        except Exception as error:
-            _outage.failed(type(error).__name__)
-            result = LogRecordExportResult.FAILURE
-        _outage.note("logs", len(batch), result is LogRecordExportResult.SUCCESS)
-        return result
+        """Export and count a batch."""
+        return _counted("logs", self._exporter.export, batch, LogRecordExportResult.FAILURE)
 
     def shutdown(self) -> None:
         """Shut the exporter down."""

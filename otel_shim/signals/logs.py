@@ -26,8 +26,8 @@ from opentelemetry.semconv.attributes.exception_attributes import (
 )
 from opentelemetry.trace import get_current_span
 
-from otel_shim import context
 from otel_shim import _semconv as semconv
+from otel_shim import context
 from otel_shim._guard import guarded
 
 _IDENTITY = "otel_shim_identity"

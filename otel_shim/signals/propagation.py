@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import (
@@ -15,7 +14,7 @@ from opentelemetry.propagators.textmap import (
 )
 
 from otel_shim import context as identity_context
-from otel_shim._guard import report
+from otel_shim._guard import guarded
 
 
 class EdgePropagator(TextMapPropagator):
@@ -41,11 +40,7 @@ class EdgePropagator(TextMapPropagator):
         # Propagators start from an empty context where none is given; the request must stay in it.
         base = identity_context.with_inbound(inbound, Context() if context is None else context)
         extracted = self._delegate.extract(carrier, context=base, getter=getter)
-        try:
-            return _judged(extracted, inbound)
-        except Exception as error:
-            report(_judged, error)
-            return extracted
+        return _judged(extracted, inbound) or extracted
 
     def inject(
         self,
@@ -62,6 +57,7 @@ class EdgePropagator(TextMapPropagator):
         return self._delegate.fields
 
 
+@guarded(default=None)
 def _judged(extracted: Context, inbound: identity_context.Inbound) -> Context:
     remote = trace.get_current_span(extracted).get_span_context()
     if not (remote.is_valid and remote.is_remote):

@@ -2,9 +2,11 @@ package identityprocessor
 
 import (
 	"container/list"
+	"errors"
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 )
@@ -174,4 +176,34 @@ func (o *origin) placeIn(batch ptrace.Traces) ptrace.SpanSlice {
 	o.scope.CopyTo(ss.Scope())
 	ss.SetSchemaUrl(o.scopeSchema)
 	return ss.Spans()
+}
+
+// divide tells the spans that a refusing consumer took from those it did not. It took none, unless
+// its error names the part it did not take.
+func divide(holds []*hold, err error) (taken, refused []*hold) {
+	var partial consumererror.Traces
+	if !errors.As(err, &partial) {
+		return nil, holds
+	}
+	type id struct {
+		trace pcommon.TraceID
+		span  pcommon.SpanID
+	}
+	left := map[id]int{}
+	for _, rs := range partial.Data().ResourceSpans().All() {
+		for _, ss := range rs.ScopeSpans().All() {
+			for _, span := range ss.Spans().All() {
+				left[id{span.TraceID(), span.SpanID()}]++
+			}
+		}
+	}
+	for _, h := range holds {
+		if of := (id{h.span.TraceID(), h.span.SpanID()}); left[of] > 0 {
+			left[of]--
+			refused = append(refused, h)
+		} else {
+			taken = append(taken, h)
+		}
+	}
+	return taken, refused
 }

@@ -184,19 +184,23 @@ func (p *identityProcessor) take() []*hold {
 func (p *identityProcessor) settle(holds []*hold, err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err != nil && !consumererror.IsPermanent(err) {
-		if !p.memory.holding.refused {
-			p.logger.Warn("The next consumer refuses held spans; they stay held.", zap.Error(err))
-		}
-		p.memory.holding.putBack(holds)
-		return err
+	if err == nil {
+		p.memory.depart(holds, p.now())
+		return nil
 	}
-	if err != nil {
-		p.memory.tally.rejected += int64(len(holds))
+	if consumererror.IsPermanent(err) {
 		p.logger.Error("The next consumer refused held spans for good.", zap.Error(err), zap.Int("spans", len(holds)))
+		p.memory.tally.rejected += int64(len(holds))
+		p.memory.depart(holds, p.now())
+		return nil
 	}
-	p.memory.depart(holds, p.now())
-	return nil
+	if !p.memory.holding.refused {
+		p.logger.Warn("The next consumer refuses held spans; they stay held.", zap.Error(err))
+	}
+	taken, refused := divide(holds, err)
+	p.memory.depart(taken, p.now())
+	p.memory.holding.putBack(refused)
+	return err
 }
 
 func (p *identityProcessor) tickUntilDone() {

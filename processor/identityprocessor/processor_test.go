@@ -73,7 +73,7 @@ func testCase(t *testing.T, folder string) {
 
 func compare(t *testing.T, file string, actual ptrace.Traces) {
 	if *update {
-		require.NoError(t, golden.WriteTraces(t, file, actual))
+		require.NoError(t, golden.WriteTracesToFile(file, actual))
 	}
 	expected, err := golden.ReadTraces(file)
 	require.NoError(t, err)

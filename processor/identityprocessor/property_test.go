@@ -1,0 +1,218 @@
+package identityprocessor
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/consumer"
+	"go.opentelemetry.io/collector/consumer/consumererror"
+	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/ptrace"
+)
+
+const rounds = 400
+
+// Whatever the order of arrival and the cut into batches, the organisation is the oracle's, the
+// request is the oracle's or not there, and every span comes out as often as it went in.
+func TestAnyOrderGivesTheOraclesResult(t *testing.T) {
+	for seed := range uint64(rounds) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		spans := forest(random, 3, 1+random.IntN(60))
+		sink := new(consumertest.TracesSink)
+		p := start(t, createDefaultConfig().(*Config), sink)
+		arrived := repeatSome(random, shuffled(random, spans))
+		for _, batch := range cut(random, arrived) {
+			require.NoError(t, p.ConsumeTraces(context.Background(), batchOf(batch)))
+		}
+		require.NoError(t, p.Shutdown(context.Background()))
+		check(t, seed, arrived, sink.AllTraces(), sameAs(oracleOf(spans)))
+	}
+}
+
+// However small the limits, identity is the oracle's or not there, and nothing is lost or doubled.
+func TestTightLimitsNeverGiveAnotherIdentity(t *testing.T) {
+	for seed := range uint64(rounds) {
+		random := rand.New(rand.NewPCG(seed, 2))
+		spans := forest(random, 5, 1+random.IntN(40))
+		sink := new(consumertest.TracesSink)
+		p := start(t, tight(random), sink)
+		for _, batch := range cut(random, shuffled(random, spans)) {
+			require.NoError(t, p.ConsumeTraces(context.Background(), batchOf(batch)))
+		}
+		require.NoError(t, p.Shutdown(context.Background()))
+		check(t, seed, spans, sink.AllTraces(), sameOrNothing(oracleOf(spans)))
+	}
+}
+
+// A next consumer that refuses at random, and senders that send again, in several goroutines with
+// the ticker running: nothing is lost, doubled or wrong.
+func TestRefusalsLoseAndDoubleNothing(t *testing.T) {
+	for seed := range uint64(40) {
+		random := rand.New(rand.NewPCG(seed, 3))
+		spans := forest(random, 4, 1+random.IntN(60))
+		moody := &moodySink{random: rand.New(rand.NewPCG(seed, 4))}
+		cfg := createDefaultConfig().(*Config)
+		cfg.Quiet, cfg.Wait = 20*time.Millisecond, 40*time.Millisecond
+		p := start(t, cfg, moody)
+		var senders sync.WaitGroup
+		for _, batch := range cut(random, shuffled(random, spans)) {
+			senders.Go(func() { send(t, p, batch) })
+		}
+		senders.Wait()
+		require.Eventually(t, func() bool { return moody.SpanCount() >= len(spans) }, 10*time.Second, time.Millisecond)
+		require.NoError(t, p.Shutdown(context.Background()))
+		check(t, seed, spans, moody.AllTraces(), sameOrNothing(oracleOf(spans)))
+	}
+}
+
+// send repeats a batch until it is accepted, as an OTLP client does, or only the part that an error
+// names.
+func send(t *testing.T, p consumer.Traces, spans []plain) {
+	for left := batchOf(spans); ; {
+		attempt := ptrace.NewTraces()
+		left.CopyTo(attempt)
+		err := p.ConsumeTraces(context.Background(), attempt)
+		if err == nil {
+			return
+		}
+		require.False(t, consumererror.IsPermanent(err))
+		var partial consumererror.Traces
+		if errors.As(err, &partial) {
+			left = partial.Data()
+		}
+	}
+}
+
+// moodySink refuses some calls, and of some takes the first resource only and says so.
+type moodySink struct {
+	consumertest.TracesSink
+	mu     sync.Mutex
+	random *rand.Rand
+}
+
+var errMood = errors.New("not now")
+
+func (m *moodySink) ConsumeTraces(ctx context.Context, batch ptrace.Traces) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch m.random.IntN(6) {
+	case 0:
+		batch.ResourceSpans().RemoveIf(func(ptrace.ResourceSpans) bool { return true }) // it is ours to spoil
+		return errMood
+	case 1:
+		return m.takeFirst(ctx, batch)
+	}
+	return m.TracesSink.ConsumeTraces(ctx, batch)
+}
+
+func (m *moodySink) takeFirst(ctx context.Context, batch ptrace.Traces) error {
+	first, rest := ptrace.NewTraces(), ptrace.NewTraces()
+	for i, rs := range batch.ResourceSpans().All() {
+		into := rest
+		if i == 0 {
+			into = first
+		}
+		rs.CopyTo(into.ResourceSpans().AppendEmpty())
+	}
+	if err := m.TracesSink.ConsumeTraces(ctx, first); err != nil || rest.SpanCount() == 0 {
+		return err
+	}
+	return consumererror.NewTraces(errMood, rest)
+}
+
+func tight(random *rand.Rand) *Config {
+	cfg := createDefaultConfig().(*Config)
+	cfg.MaxTraces = 1 + random.IntN(4)
+	cfg.MaxSpansPerTrace = 1 + random.IntN(30)
+	cfg.MaxHeldBytes = int64(1 + random.IntN(2000))
+	return cfg
+}
+
+func shuffled(random *rand.Rand, spans []plain) []plain {
+	mixed := append([]plain(nil), spans...)
+	random.Shuffle(len(mixed), func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] })
+	return mixed
+}
+
+// repeatSome sends some spans twice, unchanged, as a sender does that missed an answer.
+func repeatSome(random *rand.Rand, spans []plain) []plain {
+	for range len(spans) / 10 {
+		spans = append(spans, spans[random.IntN(len(spans))])
+	}
+	return spans
+}
+
+func cut(random *rand.Rand, spans []plain) (batches [][]plain) {
+	for len(spans) > 0 {
+		n := 1 + random.IntN(min(len(spans), 20))
+		batches, spans = append(batches, spans[:n]), spans[n:]
+	}
+	return batches
+}
+
+func oracleOf(spans []plain) oracle {
+	o := oracle{}
+	for _, s := range spans {
+		o[[2]uint8{s.trace, s.id}] = s
+	}
+	return o
+}
+
+// verdictOn judges what came out for a span.
+type verdictOn func(s plain, got given) bool
+
+func sameAs(o oracle) verdictOn {
+	return func(s plain, got given) bool {
+		want := o.want(s)
+		if got.request == s.request {
+			want.request = s.request // it is not waited for
+		}
+		return got == want
+	}
+}
+
+func sameOrNothing(o oracle) verdictOn {
+	return func(s plain, got given) bool {
+		if want := o.want(s); got.inherited {
+			want.request = got.request
+			return got == want
+		}
+		request := got.request == s.request || got.request == o.want(s).request
+		return request && got == given{org: s.org, user: s.user, plan: s.plan, anonymous: s.anonymous, request: got.request}
+	}
+}
+
+func check(t *testing.T, seed uint64, arrived []plain, out []ptrace.Traces, right verdictOn) {
+	missing, byName := map[string]int{}, map[string]plain{}
+	for _, s := range arrived {
+		missing[s.name]++
+		byName[s.name] = s
+	}
+	for span := range spansOf(out) {
+		missing[span.Name()]--
+		s := byName[span.Name()]
+		require.Truef(t, right(s, read(span)), "seed %d: span %+v came out as %+v", seed, s, read(span))
+	}
+	for name, n := range missing {
+		require.Zerof(t, n, "seed %d: span %s is missing (or doubled, if negative)", seed, name)
+	}
+}
+
+func spansOf(batches []ptrace.Traces) func(func(ptrace.Span) bool) {
+	return func(yield func(ptrace.Span) bool) {
+		for _, rs := range joinedTraces(batches).ResourceSpans().All() {
+			for _, ss := range rs.ScopeSpans().All() {
+				for _, span := range ss.Spans().All() {
+					if !yield(span) {
+						return
+					}
+				}
+			}
+		}
+	}
+}

@@ -14,6 +14,8 @@ _R = TypeVar("_R")
 _D = TypeVar("_D")
 
 logger = logging.getLogger("otel_shim")
+if logger.level == logging.NOTSET:
+    logger.setLevel(logging.INFO)  # a handful of lines at the start: what identity is taken from
 _reported: set[str] = set()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import MutableMapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ from opentelemetry.sdk.environment_variables import (
     OTEL_SERVICE_NAME,
 )
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.semconv._incubating.attributes.telemetry_attributes import (
+    TELEMETRY_DISTRO_NAME,
+    TELEMETRY_DISTRO_VERSION,
+)
 from opentelemetry.util._importlib_metadata import EntryPoint
 
 from otel_shim import _sdk_compat, attributes, config, context, pseudonym
@@ -76,6 +81,10 @@ class ShimConfigurator(_sdk_compat.SDKConfigurator):
             log_record_processors=[logs.IdentityLogRecordProcessor()],
             export_span_processor=export.batch_spans,
             export_log_record_processor=export.batch_logs,
+            resource_attributes={
+                TELEMETRY_DISTRO_NAME: "otel-shim",
+                TELEMETRY_DISTRO_VERSION: version("otel-shim"),
+            },
             **kwargs,
         )
 
@@ -98,12 +107,12 @@ def pre_instrument() -> None:
     if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
         return
     settings = config.from_environ(os.environ)
+    logs.take_records(settings.log_format, os.environ.get(OTEL_SERVICE_NAME, ""))
     for error in settings.errors:
         logger.error("%s", error)
     _use_identity(settings)
     _attach_processors()
     propagate.set_global_textmap(EdgePropagator(propagate.get_global_textmap()))
-    logs.take_records(settings.log_format, os.environ.get(OTEL_SERVICE_NAME, ""))
     export.quiet_exporters()
     resolver = Resolver(settings.sources)
     fastapi.install(Capture(settings, resolver), resolver)

@@ -23,7 +23,7 @@ from ..api.people import CUSTOMERS
 from . import checks, parts, report
 from .collector import HELD, read_counters
 from .jaeger import Jaeger, Trace, wait_for
-from .stack import PartFailed, Stack, running
+from .stack import PartError, Stack, running
 from .traffic import Call, drive
 
 READY_SECONDS = 60.0
@@ -100,7 +100,7 @@ def require(part: str, findings: Sequence[checks.Finding]) -> None:
     show(report.findings(findings))
     bad = [item.what for item in findings if not item.ok]
     if bad:
-        raise PartFailed(part, f"not so: {'; '.join(bad)}")
+        raise PartError(part, f"not so: {'; '.join(bad)}")
 
 
 def await_traces(demo: Demo, calls: Sequence[Call]) -> checks.Evidence:
@@ -113,7 +113,7 @@ def await_traces(demo: Demo, calls: Sequence[Call]) -> checks.Evidence:
     )
     demo.stack.check_alive()
     if lack is not None:
-        raise PartFailed("jaeger", f"after {ARRIVAL_SECONDS:.0f} s still without {lack}")
+        raise PartError("jaeger", f"after {ARRIVAL_SECONDS:.0f} s still without {lack}")
     demo.say(f"{len(traces)} traces complete in Jaeger")
     return checks.Evidence(calls, traces)
 
@@ -129,7 +129,7 @@ def pick(evidence: checks.Evidence) -> tuple[Call, Trace]:
     for call, trace in evidence.pairs():
         if call.step.path.endswith("/publish") and call.status == httpx.codes.OK:
             return call, trace
-    raise PartFailed("api", "no plan was published")
+    raise PartError("api", "no plan was published")
 
 
 def search(demo: Demo, evidence: checks.Evidence) -> list[checks.Finding]:
@@ -173,7 +173,7 @@ def count(demo: Demo, evidence: checks.Evidence) -> list[checks.Finding]:
     unexplained = tuple(f"{number} spans" for name, number in rows.items() if "UNEXPLAINED" in name)
     return [
         checks.Finding("spans without identity have a known reason", rows.total(), unexplained),
-        checks.Finding("the processor's own counters can be read", len(counters), ()),
+        *checks.of_counts(traces.values(), counters),
     ]
 
 
@@ -195,7 +195,7 @@ def closing(demo: Demo, keep: bool) -> list[str]:
 
 
 def examine(demo: Demo) -> None:
-    """Send, find, check; `PartFailed` when something is not so."""
+    """Send, find, check; `PartError` when something is not so."""
     calls = send_traffic(demo)
     evidence = await_traces(demo, calls)
     findings = [*search(demo, evidence), *count(demo, evidence), *checks.of_traces(evidence)]
@@ -204,20 +204,21 @@ def examine(demo: Demo) -> None:
 
 
 def named(demo: Demo) -> None:
-    """Examine; an HTTP error becomes a `PartFailed` with the name of the part that did not answer."""
+    """Examine; an HTTP error becomes a `PartError` with the name of the part that did not answer."""
     try:
         examine(demo)
     except httpx.HTTPError as error:
         demo.stack.check_alive()
         url = error.request.url
-        raise PartFailed(parts.name_of(demo.ports, url.port), f"{url.path}: {error!r}") from error
+        name = parts.name_of(demo.ports, url.port)
+        raise demo.stack.failed(name, f"{error.request.method} {url.path}: {error!r}") from error
 
 
 def outcome(demo: Demo) -> int:
     """Examine and turn the result into an exit code, so that a failed stack can be looked at."""
     try:
         named(demo)
-    except PartFailed as failure:
+    except PartError as failure:
         demo.say(f"FAILED: {failure}")
         return 1
     demo.say("every check holds")
@@ -245,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if keep:
                 signal.pause()
             return code
-    except PartFailed as failure:
+    except PartError as failure:
         print(f"demo failed: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

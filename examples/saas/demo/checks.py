@@ -2,12 +2,13 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from otel_shim import _semconv
 
 from ..api.people import CUSTOMERS, user_id
+from .collector import COMPLETED, SEEN
 from .jaeger import Span, Trace, incomplete
 from .parts import API_SERVICE, CONNECTOR_SERVICE
 from .traffic import Call
@@ -101,6 +102,22 @@ def of_traces(evidence: Evidence) -> list[Finding]:
         _one_hash_each(evidence),
         _both_services(evidence),
     ]
+
+
+def of_counts(traces: Iterable[Trace], counters: Mapping[str, float]) -> list[Finding]:
+    """What Jaeger has and what the processor counted must be the same numbers."""
+    spans = [span for trace in traces for span in trace.spans]
+    completed = sum(_semconv.SAAS_IDENTITY_ORIGIN in span.tags for span in spans)
+    counted = sum(value for name, value in counters.items() if name.startswith(COMPLETED))
+    return [
+        _same("Jaeger has every span that the processor saw, once", len(spans), counters.get(SEEN)),
+        _same("Jaeger and the processor agree on what was completed", completed, counted),
+    ]
+
+
+def _same(what: str, stored: int, counted: float | None) -> Finding:
+    differ = f"{stored} in Jaeger, {counted} counted by the processor"
+    return Finding(what, stored, () if stored == counted else (differ,))
 
 
 def _each(what: str, calls: Sequence[Call], rule: CallRule) -> Finding:

@@ -6,16 +6,19 @@ import httpx
 
 SAMPLE = re.compile(r"^(otelcol_)?(processor_identity_\w+)(?:\{([^}]*)\})? (\S+)$", re.MULTILINE)
 HELD = "processor_identity_spans_held"
-REASON = re.compile(r'reason="(\w+)"')
+SEEN = "processor_identity_spans_seen_total"
+COMPLETED = "processor_identity_spans_completed_total (org"
+# The labels that tell apart what one processor counts; the others name the processor itself.
+LABEL = re.compile(r'\b(?:group|origin|reason)="(\w+)"')
 
 
 def parse_counters(text: str) -> dict[str, float]:
-    """Counters of a Prometheus text, by name and reason; histogram buckets are left out."""
+    """Counters of a Prometheus text, by name and label; histogram buckets are left out."""
     counters: dict[str, float] = {}
     for _, name, labels, value in SAMPLE.findall(text):
         if not name.endswith("_bucket"):
-            reason = REASON.search(labels)
-            counters[f"{name} ({reason[1]})" if reason else name] = float(value)
+            kinds = LABEL.findall(labels)
+            counters[f"{name} ({', '.join(kinds)})" if kinds else name] = float(value)
     return counters
 
 

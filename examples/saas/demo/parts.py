@@ -47,9 +47,9 @@ def choose_ports() -> Ports:
 
 
 def name_of(ports: Ports, port: int | None) -> str:
-    """The part that listens on a port, as `jaeger_query` or `api`."""
-    names = (item.name for item in fields(ports) if getattr(ports, item.name) == port)
-    return next(names, "unknown part")
+    """The part of the demo that listens on a port."""
+    owners = {ports.api: "api", ports.connector: "connector", ports.jaeger_query: "jaeger"}
+    return owners.get(port or 0, "collector")
 
 
 def local(port: int) -> str:

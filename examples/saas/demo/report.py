@@ -99,7 +99,7 @@ def span_table(rows: Counter[str]) -> Iterator[str]:
     with_identity = sum(count for name, count in rows.items() if not name.startswith("none"))
     yield f"    {'spans in Jaeger':<58} {rows.total():>10}"
     yield f"    {'of these with an organisation':<58} {with_identity:>10}"
-    for name, count in sorted(rows.items()):
+    for name, count in sorted(rows.items(), key=lambda row: (row[0].startswith("none"), row)):
         yield f"      {name:<56} {count:>10}"
 
 

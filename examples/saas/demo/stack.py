@@ -20,7 +20,7 @@ TAIL_LINES = 25
 FOREIGN_PREFIXES = ("OTEL_", "SAAS_", "PYTHON", "FASTAPI_", "VIRTUAL_ENV", "UVICORN_", "WEB_")
 
 
-class PartFailed(Exception):
+class PartError(Exception):
     """One named part of the demo did not do what it should."""
 
     def __init__(self, part: str, reason: str) -> None:
@@ -97,27 +97,31 @@ class Stack:
                     start_new_session=True,
                 )
             except OSError as error:
-                raise PartFailed(part.name, f"cannot run {part.argv[0]}: {error}") from error
+                raise PartError(part.name, f"cannot run {part.argv[0]}: {error}") from error
         started = Running(part, process, log)
         self.running.append(started)
         return started
 
     def wait_ready(self, seconds: float) -> None:
-        """Wait until every program serves; `PartFailed` names the one that does not."""
+        """Wait until every program serves; `PartError` names the one that does not."""
         deadline = time.monotonic() + seconds
         for running in self.running:
             while not is_ready(running.part):
                 self.check_alive()
                 if time.monotonic() > deadline:
-                    raise _failed(running, f"did not serve within {seconds:.0f} s")
+                    raise failed(running, f"did not serve within {seconds:.0f} s")
                 time.sleep(POLL_SECONDS)
 
     def check_alive(self) -> None:
-        """Raise `PartFailed` when a program has ended by itself."""
+        """Raise `PartError` when a program has ended by itself."""
         for running in self.running:
             code = running.process.poll()
             if code is not None:
-                raise _failed(running, f"ended with exit code {code}")
+                raise failed(running, f"ended with exit code {code}")
+
+    def failed(self, name: str, what: str) -> PartError:
+        """The error to raise for the program of this name."""
+        return next(failed(running, what) for running in self.running if running.part.name == name)
 
     def stop(self) -> None:
         """Stop everything, the last started first; an interruption ends the rest at once."""
@@ -144,7 +148,7 @@ def running(out: Path) -> Iterator[Stack]:
 
 
 def run_once(name: str, argv: tuple[str, ...], cwd: Path, env: Mapping[str, str]) -> None:
-    """Run a program to its end; `PartFailed` with its output when it fails."""
+    """Run a program to its end; `PartError` with its output when it fails."""
     try:
         done = subprocess.run(
             argv,
@@ -158,9 +162,9 @@ def run_once(name: str, argv: tuple[str, ...], cwd: Path, env: Mapping[str, str]
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise PartFailed(name, f"cannot run {argv[0]}: {error}") from error
+        raise PartError(name, f"cannot run {argv[0]}: {error}") from error
     if done.returncode:
-        raise PartFailed(name, f"exit code {done.returncode}:\n{done.stdout}{done.stderr}")
+        raise PartError(name, f"exit code {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
 def is_ready(part: Part) -> bool:
@@ -193,5 +197,6 @@ def kill(running: Running) -> None:
         running.process.wait()
 
 
-def _failed(running: Running, what: str) -> PartFailed:
-    return PartFailed(running.part.name, f"{what}; end of {running.log}:\n{tail(running.log)}")
+def failed(running: Running, what: str) -> PartError:
+    """The error to raise for a program, with the end of its log."""
+    return PartError(running.part.name, f"{what}; end of {running.log}:\n{tail(running.log)}")

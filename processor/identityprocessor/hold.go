@@ -1,6 +1,7 @@
 package identityprocessor
 
 import (
+	"cmp"
 	"container/list"
 	"errors"
 	"slices"
@@ -20,9 +21,12 @@ type hold struct {
 	own    claims
 	stamps claims        // what it takes, once it leaves
 	since  time.Duration // when it was received
+	number uint64        // in order of admission
 	size   int64
 	reason reason        // why it leaves without identity
 	place  *list.Element // in holding.byArrival, while it waits
+	before *hold         // waiting under the same span id
+	after  *hold
 }
 
 // origin is the resource and scope that held spans of one batch share.
@@ -32,7 +36,8 @@ type origin struct {
 	resourceSchema string
 	scopeSchema    string
 	size           int64
-	spans          int // still held
+	waiting        int // spans
+	leaving        int // spans that are due
 }
 
 // holding is all held spans: those that wait, and those that are due and have not been taken by
@@ -42,56 +47,91 @@ type holding struct {
 	byArrival list.List // of *hold, the oldest in front
 	byQuiet   list.List // of *trace with waiting spans, the longest quiet in front
 	due       []*hold
+	admitted  uint64 // ever
 	count     int
-	bytes     int64 // of all
-	leaving   int64 // of those due
+	waiting   int64 // bytes
+	leaving   int64 // bytes of those due
 	refused   bool  // the next consumer did not take the last release
 }
 
 // full says that there is no room, and that none can be made.
-func (w *holding) full() bool { return w.refused && w.bytes >= w.limit }
+func (w *holding) full() bool { return w.refused && w.bytes() >= w.limit }
+
+func (w *holding) bytes() int64 { return w.waiting + w.leaving }
 
 func (w *holding) admit(h *hold) {
-	h.place = w.byArrival.PushBack(h)
+	h.place, h.number = w.byArrival.PushBack(h), w.admitted
+	w.admitted++
 	w.count++
-	w.bytes += h.size
-	if h.origin.spans == 0 {
-		w.bytes += h.origin.size
+	w.waiting += h.size
+	if h.origin.waiting++; h.origin.waiting == 1 {
+		w.waiting += h.origin.size
 	}
-	h.origin.spans++
-	t := h.trace
-	if t.held == nil {
-		t.held = map[int32][]*hold{}
-		t.quiet = w.byQuiet.PushBack(t)
+	if h.trace.held == nil {
+		h.trace.held = map[int32]*hold{}
+		h.trace.quiet = w.byQuiet.PushBack(h.trace)
 	}
-	t.held[h.node] = append(t.held[h.node], h)
+	h.link()
 }
 
 // dismiss makes a waiting span due.
 func (w *holding) dismiss(h *hold, why reason) {
 	w.byArrival.Remove(h.place)
 	h.place, h.reason = nil, why
-	w.leaving += h.size
+	w.move(h)
 	w.due = append(w.due, h)
-	t := h.trace
-	rest := slices.DeleteFunc(t.held[h.node], func(other *hold) bool { return other == h })
-	if len(rest) > 0 {
-		t.held[h.node] = rest
-		return
-	}
-	if delete(t.held, h.node); len(t.held) == 0 {
+	h.unlink()
+	if t := h.trace; len(t.held) == 0 {
 		w.byQuiet.Remove(t.quiet)
 		t.held, t.quiet = nil, nil
+	}
+}
+
+// link puts a span in front of those that wait under its id.
+func (h *hold) link() {
+	h.after = h.trace.held[h.node]
+	if h.after != nil {
+		h.after.before = h
+	}
+	h.trace.held[h.node] = h
+}
+
+func (h *hold) unlink() {
+	switch {
+	case h.before != nil:
+		h.before.after = h.after
+	case h.after != nil:
+		h.trace.held[h.node] = h.after
+	default:
+		delete(h.trace.held, h.node)
+	}
+	if h.after != nil {
+		h.after.before = h.before
+	}
+	h.before, h.after = nil, nil
+}
+
+// move counts a span as leaving. Its origin counts on both sides while it has spans on both.
+func (w *holding) move(h *hold) {
+	w.waiting -= h.size
+	w.leaving += h.size
+	if h.origin.waiting--; h.origin.waiting == 0 {
+		w.waiting -= h.origin.size
+	}
+	if h.origin.leaving++; h.origin.leaving == 1 {
+		w.leaving += h.origin.size
 	}
 }
 
 // dismissAll makes all waiting spans of a trace due, the oldest first.
 func (w *holding) dismissAll(t *trace, why reason) {
 	var waiting []*hold
-	for _, at := range t.held {
-		waiting = append(waiting, at...)
+	for _, h := range t.held {
+		for ; h != nil; h = h.after {
+			waiting = append(waiting, h)
+		}
 	}
-	slices.SortFunc(waiting, func(a, b *hold) int { return int(a.since - b.since) })
+	slices.SortFunc(waiting, func(a, b *hold) int { return cmp.Compare(a.number, b.number) })
 	for _, h := range waiting {
 		w.dismiss(h, why)
 	}
@@ -100,10 +140,12 @@ func (w *holding) dismissAll(t *trace, why reason) {
 // wake makes due what has become settled in a trace.
 func (w *holding) wake(t *trace) {
 	for _, n := range t.woken {
-		for _, h := range slices.Clone(t.held[n]) {
+		for h := t.held[n]; h != nil; {
+			after := h.after
 			if !t.judge(n, &h.own).wait {
 				w.dismiss(h, reasonSettled)
 			}
+			h = after
 		}
 	}
 	t.woken = t.woken[:0]
@@ -111,7 +153,7 @@ func (w *holding) wake(t *trace) {
 
 // fit makes the oldest due until the waiting ones are within the limit.
 func (w *holding) fit() {
-	for w.bytes-w.leaving > w.limit && w.byArrival.Len() > 0 {
+	for w.waiting > w.limit {
 		w.dismiss(w.oldest(), reasonBytes)
 	}
 }
@@ -143,10 +185,9 @@ func (w *holding) putBack(holds []*hold) {
 func (w *holding) drop(h *hold) {
 	w.refused = false
 	w.count--
-	w.bytes -= h.size
 	w.leaving -= h.size
-	if h.origin.spans--; h.origin.spans == 0 {
-		w.bytes -= h.origin.size
+	if h.origin.leaving--; h.origin.leaving == 0 {
+		w.leaving -= h.origin.size
 	}
 }
 

@@ -153,7 +153,7 @@ type levels struct{ held, bytes, traces int64 }
 
 // drain hands over what has happened since it was last called.
 func (m *memory) drain() tally {
-	t, now := m.tally, levels{int64(m.holding.count), m.holding.bytes, int64(len(m.traces))}
+	t, now := m.tally, levels{int64(m.holding.count), m.holding.bytes(), int64(len(m.traces))}
 	t.change = levels{now.held - m.shown.held, now.bytes - m.shown.bytes, now.traces - m.shown.traces}
 	m.tally, m.shown = tally{}, now
 	return t

@@ -49,9 +49,9 @@ type trace struct {
 	nodes     []node
 	standings []standing // len(nodes) times the number of groups
 	index     map[pcommon.SpanID]int32
-	held      map[int32][]*hold // waiting spans by node
-	woken     []int32           // nodes in held for which something changed
-	seen      time.Duration     // when its newest span was received
+	held      map[int32]*hold // waiting spans by node
+	woken     []int32         // nodes in held for which something changed
+	seen      time.Duration   // when its newest span was received
 	expires   time.Duration
 	age       *list.Element // in memory.byAge
 	quiet     *list.Element // in holding.byQuiet, while anything is held
@@ -194,7 +194,7 @@ func (t *trace) children(into []int32, n int32) []int32 {
 }
 
 func (t *trace) wake(n int32) {
-	if len(t.held[n]) > 0 {
+	if t.held[n] != nil {
 		t.woken = append(t.woken, n)
 	}
 }

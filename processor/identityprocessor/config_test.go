@@ -1,0 +1,96 @@
+package identityprocessor
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/confmap"
+	"go.opentelemetry.io/collector/confmap/confmaptest"
+
+	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/metadata"
+)
+
+func load(t *testing.T, id component.ID) (*Config, error) {
+	conf, err := confmaptest.LoadConf(filepath.Join("testdata", "config.yaml"))
+	require.NoError(t, err)
+	sub, err := conf.Sub(id.String())
+	require.NoError(t, err)
+	return unmarshal(sub)
+}
+
+func unmarshal(conf *confmap.Conf) (*Config, error) {
+	cfg := createDefaultConfig().(*Config)
+	if err := conf.Unmarshal(cfg); err != nil {
+		return nil, err
+	}
+	return cfg, cfg.Validate()
+}
+
+func TestDefaultsAreValid(t *testing.T) {
+	cfg, err := load(t, component.NewID(metadata.Type))
+	require.NoError(t, err)
+	assert.Equal(t, createDefaultConfig(), cfg)
+}
+
+func TestEveryKeyIsRead(t *testing.T) {
+	cfg, err := load(t, component.NewIDWithName(metadata.Type, "all"))
+	require.NoError(t, err)
+	assert.Equal(t, &Config{
+		Groups: []GroupConfig{{
+			Name: "tenant", Key: "tenant.id", Members: []string{"tenant.tier", "actor"}, Hold: true,
+			Anonymous: AnonymousConfig{Attribute: "actor", Value: "nobody"},
+		}},
+		Upward: upwardOff, Remote: remoteList, RemoteServices: [][]string{{"api", "connector"}},
+		Quiet: 2 * time.Second, Wait: 3 * time.Second, TTL: 4 * time.Second,
+		MaxHeldBytes: 5, MaxTraces: 6, MaxSpansPerTrace: 7,
+	}, cfg)
+}
+
+// Every refusal names the key that the operator typed.
+func TestRefusals(t *testing.T) {
+	group := func(change map[string]any) map[string]any {
+		g := map[string]any{"name": "org", "key": "saas.org.id", "members": []any{"user.hash"}}
+		for key, value := range change {
+			g[key] = value
+		}
+		return map[string]any{"groups": []any{g}}
+	}
+	for name, test := range map[string]struct {
+		config map[string]any
+		says   string
+	}{
+		"unknown key":         {map[string]any{"waits": "1s"}, "waits"},
+		"no groups":           {map[string]any{"groups": []any{}}, "`groups` is empty"},
+		"group without name":  {group(map[string]any{"name": ""}), "`groups::0::name` is empty"},
+		"group without key":   {group(map[string]any{"key": ""}), "`groups::0::key` is empty"},
+		"empty member":        {group(map[string]any{"members": []any{""}}), "`groups::0::members` has an empty entry"},
+		"attribute twice":     {group(map[string]any{"members": []any{"saas.org.id"}}), `attribute "saas.org.id" is already in group "org"`},
+		"a mark as member":    {group(map[string]any{"members": []any{"saas.identity.edge"}}), `"saas.identity.edge" is already in group`},
+		"anonymous elsewhere": {group(map[string]any{"anonymous": map[string]any{"attribute": "x", "value": "y"}}), "`groups::0::anonymous`"},
+		"name twice":          {map[string]any{"groups": []any{map[string]any{"name": "a", "key": "x"}, map[string]any{"name": "a", "key": "y"}}}, "`groups::1::name` \"a\" is taken"},
+		"too many groups":     {map[string]any{"groups": []any{map[string]any{}, map[string]any{}, map[string]any{}, map[string]any{}, map[string]any{}}}, "`groups` has more than 4 entries"},
+		"upward local":        {map[string]any{"upward": "local"}, "`upward: local` is not available yet: set `upward: off`"},
+		"upward else":         {map[string]any{"upward": "up"}, "`upward` must be `off`, not \"up\""},
+		"remote else":         {map[string]any{"remote": "some"}, "`remote` must be"},
+		"list missing":        {map[string]any{"remote": "list"}, "`remote: list` needs `remote_services`"},
+		"list unused":         {map[string]any{"remote_services": []any{[]any{"a", "b"}}}, "`remote_services` is only read with `remote: list`"},
+		"list of one":         {map[string]any{"remote": "list", "remote_services": []any{[]any{"a"}}}, "`remote_services::0`"},
+		"quiet zero":          {map[string]any{"quiet": "0s"}, "`quiet` must be greater than zero, not 0s"},
+		"wait negative":       {map[string]any{"wait": "-1s"}, "`wait` must be greater than zero, not -1s"},
+		"ttl zero":            {map[string]any{"ttl": 0}, "`ttl` must be greater than zero, not 0s"},
+		"bytes zero":          {map[string]any{"max_held_bytes": 0}, "`max_held_bytes` must be greater than zero, not 0"},
+		"traces negative":     {map[string]any{"max_traces": -1}, "`max_traces` must be greater than zero, not -1"},
+		"spans zero":          {map[string]any{"max_spans_per_trace": 0}, "`max_spans_per_trace` must be greater than zero, not 0"},
+		"quiet over wait":     {map[string]any{"quiet": "11s"}, "`quiet` is longer than `wait`: lower `quiet` or raise `wait` (11s over 10s)"},
+		"wait over ttl":       {map[string]any{"wait": "2m"}, "`wait` is longer than `ttl`: lower `wait` or raise `ttl` (2m0s over 1m0s)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := unmarshal(confmap.NewFromStringMap(test.config))
+			require.ErrorContains(t, err, test.says)
+		})
+	}
+}

@@ -26,13 +26,14 @@ def trust(client: Sequence[Any] | None, config: Config) -> Trust:
     """Judge a caller by the ASGI ``client`` (host, port).
 
     A server that put the host of a forwarding header in its place gives port 0: such a host was
-    written by whoever sent the request, so it is never trusted. No client is a unix socket: local.
+    written by whoever sent the request, so it counts as public and never as a named one. No client
+    is a unix socket: local.
     """
-    address = _address(client)
+    address = None if _forwarded(client) else _address(client)
     local = client is None or (address is not None and not _public(address))
     policy = config.private_peers if local else config.public_peers
     named = any(address in network for network in config.trusted_peers) if address else False
-    return Trust(identity=named and not _forwarded(client), trace=policy == "continue" or named)
+    return Trust(identity=named, trace=policy == "continue" or named)
 
 
 def _address(client: Sequence[Any] | None) -> Address | None:

@@ -66,4 +66,3 @@ func FuzzConfigValidate(f *testing.F) {
 		require.NoError(t, p.Shutdown(context.Background()))
 	})
 }
-

@@ -2,6 +2,7 @@ package identityprocessor
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -14,12 +15,14 @@ import (
 	"go.opentelemetry.io/collector/component/componenttest"
 	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata/metricdatatest"
 
 	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/metadatatest"
+	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
 )
 
 // bench is a started processor with its sink and its own telemetry.
@@ -276,7 +279,7 @@ func TestRefusedReleaseIsCompletedByALateAncestor(t *testing.T) {
 		b := newBench(t, nil)
 		b.send(t, unknown(2, 1))
 		b.sink.refuse(errDown)
-		time.Sleep(7 * time.Second)
+		time.Sleep(7100 * time.Millisecond) // between two ticks
 		b.sink.accept()
 		b.send(t, known(1, 0))
 		time.Sleep(time.Second)
@@ -364,4 +367,34 @@ func TestConflictsAreCounted(t *testing.T) {
 	b.incomplete(t, map[string]int64{"conflict": 1})
 	metadatatest.AssertEqualProcessorIdentitySpanConflicts(t, b.telemetry,
 		[]metricdata.DataPoint[int64]{{Value: 1}}, metricdatatest.IgnoreTimestamp())
+}
+
+// A chain of 100 000 spans, the leaf first: every span is looked at once when the root comes. Were
+// the work quadratic, this would not end.
+func TestLongChainLeafFirst(t *testing.T) {
+	const length = 100_000
+	b := newBench(t, func(cfg *Config) { cfg.MaxSpansPerTrace, cfg.MaxHeldBytes = 2*length, 1<<30 })
+	for from := length; from > 0; from -= 1000 {
+		batch := ptrace.NewTraces()
+		spans := batch.ResourceSpans().AppendEmpty().ScopeSpans().AppendEmpty().Spans()
+		for id := from; id > from-1000; id-- {
+			span := spans.AppendEmpty()
+			span.SetTraceID(pcommon.TraceID{1})
+			span.SetSpanID(spanID(id))
+			span.SetParentSpanID(spanID(id - 1))
+			if id == 1 {
+				span.Attributes().PutStr(semconv.SaasOrgID, "org-a")
+			}
+		}
+		require.NoError(t, b.ConsumeTraces(context.Background(), batch))
+	}
+	assert.Equal(t, length, b.sink.SpanCount())
+	for span := range spansOf(b.sink.AllTraces()) {
+		require.Equal(t, "org-a", read(span).org)
+	}
+}
+
+func spanID(n int) (id pcommon.SpanID) {
+	binary.BigEndian.PutUint64(id[:], uint64(n))
+	return id
 }

@@ -26,7 +26,7 @@ type plain struct {
 }
 
 var plainServices = []struct{ name, namespace, org string }{
-	{"api", "shop", ""}, {"connector", "shop", ""}, {"partner", "elsewhere", ""}, {"tool", "", ""}, {"dedicated", "shop", "org-d"},
+	{"api", "shop", ""}, {"connector", "shop", ""}, {"partner", "elsewhere", ""}, {"tool", "", ""}, {"script", "", ""}, {"dedicated", "shop", "org-d"},
 }
 
 func (s plain) build(span ptrace.Span) {
@@ -168,7 +168,7 @@ func grow(random *rand.Rand, trace, id uint8, spans int) plain {
 		s.parent = uint8(random.IntN(int(id)))
 	}
 	s.service = uint8(random.IntN(3))
-	if random.IntN(15) == 0 {
+	if random.IntN(5) == 0 {
 		s.service = uint8(random.IntN(len(plainServices)))
 	}
 	s.flags = []uint32{0, 0, 0x100, 0x100, 0x300}[random.IntN(5)]

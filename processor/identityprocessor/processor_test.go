@@ -41,6 +41,7 @@ func TestCases(t *testing.T) {
 		"partly_filled",
 		"remote_all",
 		"remote_list",
+		"remote_no_namespace",
 		"remote_same_namespace",
 		"request_is_not_held",
 		"resource_identity",

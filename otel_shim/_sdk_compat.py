@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 from opentelemetry.sdk._configuration import _OTelSDKConfigurator as SDKConfigurator
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
+from opentelemetry.sdk._logs.export import (
+    BatchLogRecordProcessor,
+    LogRecordExporter,
+    SimpleLogRecordProcessor,
+)
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
 
 __all__ = [
     "SDKConfigurator",
@@ -43,6 +49,30 @@ def has_log_processor(provider: LoggerProvider, kind: type[LogRecordProcessor]) 
     """Whether a provider already has a processor of this type."""
     processors = provider._multi_log_record_processor._log_record_processors
     return any(isinstance(p, kind) for p in processors)
+
+
+def wrap_span_exporters(
+    provider: TracerProvider, wrap: Callable[[SpanExporter], SpanExporter]
+) -> None:
+    """Put a wrapper around each span exporter; those of a configuration file are made by the SDK."""
+    for processor in provider._active_span_processor._span_processors:
+        if isinstance(processor, BatchSpanProcessor):
+            batch = processor._batch_processor
+            batch._exporter = wrap(cast(SpanExporter, batch._exporter))
+        elif isinstance(processor, SimpleSpanProcessor):
+            processor.span_exporter = wrap(processor.span_exporter)
+
+
+def wrap_log_exporters(
+    provider: LoggerProvider, wrap: Callable[[LogRecordExporter], LogRecordExporter]
+) -> None:
+    """Put a wrapper around each log exporter, likewise."""
+    for processor in provider._multi_log_record_processor._log_record_processors:
+        if isinstance(processor, BatchLogRecordProcessor):
+            batch = processor._batch_processor
+            batch._exporter = wrap(cast(LogRecordExporter, batch._exporter))
+        elif isinstance(processor, SimpleLogRecordProcessor):
+            processor._exporter = wrap(processor._exporter)
 
 
 def first_log_processor(provider: LoggerProvider, processor: LogRecordProcessor) -> None:

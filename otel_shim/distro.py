@@ -8,10 +8,12 @@ The hooks run whichever distro won, so processors are attached there too, once.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import MutableMapping
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from opentelemetry import _logs, propagate, trace
@@ -21,9 +23,14 @@ from opentelemetry.environment_variables import (
     OTEL_TRACES_EXPORTER,
 )
 from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]
-from opentelemetry.instrumentation.environment_variables import OTEL_PYTHON_CONFIGURATOR
+from opentelemetry.instrumentation.environment_variables import (
+    OTEL_PYTHON_CONFIGURATOR,
+    OTEL_PYTHON_DISABLED_INSTRUMENTATIONS,
+    OTEL_PYTHON_DISTRO,
+)
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.environment_variables import (
+    OTEL_CONFIG_FILE,
     OTEL_EXPORTER_OTLP_PROTOCOL,
     OTEL_SDK_DISABLED,
     OTEL_SERVICE_NAME,
@@ -33,15 +40,16 @@ from opentelemetry.semconv._incubating.attributes.telemetry_attributes import (
     TELEMETRY_DISTRO_NAME,
     TELEMETRY_DISTRO_VERSION,
 )
-from opentelemetry.util._importlib_metadata import EntryPoint
+from opentelemetry.util._importlib_metadata import EntryPoint, entry_points
 
-from otel_shim import _sdk_compat, attributes, config, context, pseudonym
+from otel_shim import _sdk_compat, attributes, config, config_file, context, pseudonym
 from otel_shim._guard import guarded, logger
 from otel_shim.capture import fastapi, sqlalchemy
 from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
-from otel_shim.environment_variables import OTEL_SHIM_SECRET, OTEL_SHIM_SECRET_FILE
+from otel_shim.config_file import FileSettings
+from otel_shim.environment_variables import OTEL_SHIM_SECRET
 from otel_shim.signals import export, logs
 from otel_shim.signals.propagation import EdgePropagator
 from otel_shim.signals.spans import IdentitySpanProcessor
@@ -57,6 +65,51 @@ _DEFAULTS = {
 }
 
 
+@dataclass(frozen=True)
+class Wiring:
+    """What this process is told: the settings, and which instrumentors are switched off."""
+
+    settings: Config
+    disabled: frozenset[str]
+    active: bool
+
+    def takes(self, name: str) -> bool:
+        """Whether our capture, or the framework's own telemetry, does the work of an instrumentor."""
+        ours = ("sqlalchemy", "logging")
+        native = ("fastapi", "starlette")
+        return name in ours or (name in native and fastapi.has_own_telemetry())
+
+    def wants(self, name: str) -> bool:
+        """Whether a library is to be traced at all."""
+        return self.active and not self.disabled & {name, "*"}
+
+
+@functools.cache
+def wiring() -> Wiring:
+    """Read the environment and the configuration file, once."""
+    environ: Mapping[str, str] = os.environ
+    file = FileSettings()
+    if path := environ.get(OTEL_CONFIG_FILE):
+        file = _read_file(path)
+    disabled = environ.get(OTEL_PYTHON_DISABLED_INSTRUMENTATIONS, "").split(",")
+    settings = config.from_environ({**environ, **file.variables})
+    return Wiring(
+        settings=replace(settings, errors=settings.errors + file.errors),
+        disabled=file.disabled | {name.strip() for name in disabled},
+        active=environ.get(OTEL_SDK_DISABLED, "").strip().lower() != "true",
+    )
+
+
+def _read_file(path: str) -> FileSettings:
+    """Our part of the file. Without a usable one the SDK is configured from the environment instead."""
+    try:
+        return config_file.read(path)
+    except config_file.ConfigFileError as error:
+        del os.environ[OTEL_CONFIG_FILE]
+        message = f"{OTEL_CONFIG_FILE}={path} is left out, the environment is used instead: {error}"
+        return FileSettings(errors=(message,))
+
+
 class ShimDistro(BaseDistro):  # type: ignore[misc]
     """Sets defaults for what the operator left open, and leaves out instrumentors that we replace."""
 
@@ -65,7 +118,8 @@ class ShimDistro(BaseDistro):  # type: ignore[misc]
 
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
         """Load an official instrumentor, unless ours or the framework's own telemetry takes its place."""
-        if entry_point.name in replaced():
+        wired = wiring()
+        if wired.takes(entry_point.name) or not wired.wants(entry_point.name):
             return
         if entry_point.name == "fastapi":
             kwargs.setdefault("exclude_spans", ["receive", "send"])
@@ -73,20 +127,33 @@ class ShimDistro(BaseDistro):  # type: ignore[misc]
 
 
 class ShimConfigurator(_sdk_compat.SDKConfigurator):
-    """Configures the SDK as ever, with our processors before its exporters."""
+    """Configures the SDK as ever; what is ours is attached afterwards, as under any other configurator."""
 
     def _configure(self, **kwargs: Any) -> None:
-        super()._configure(  # type: ignore[no-untyped-call]
-            span_processors=[IdentitySpanProcessor()],
-            log_record_processors=[logs.IdentityLogRecordProcessor()],
-            export_span_processor=export.batch_spans,
-            export_log_record_processor=export.batch_logs,
-            resource_attributes={
-                TELEMETRY_DISTRO_NAME: "otel-shim",
-                TELEMETRY_DISTRO_VERSION: version("otel-shim"),
-            },
-            **kwargs,
-        )
+        set_defaults(os.environ)  # where another distro won, or a misspelt one
+        wiring()
+        if not os.environ.get(OTEL_CONFIG_FILE):
+            return self._from_environment(**kwargs)
+        try:
+            super()._configure()  # type: ignore[no-untyped-call]
+        except Exception as error:  # noqa: BLE001 - a broken file must not leave the app without telemetry
+            path = os.environ.pop(OTEL_CONFIG_FILE)
+            logger.error(
+                "%s=%s cannot be applied, what it left open comes from the environment: %s: %s",
+                OTEL_CONFIG_FILE,
+                path,
+                type(error).__name__,
+                error,
+            )
+            self._from_environment(**kwargs)
+        return None
+
+    def _from_environment(self, **kwargs: Any) -> None:
+        attributes_of_distro = {
+            TELEMETRY_DISTRO_NAME: "otel-shim",
+            TELEMETRY_DISTRO_VERSION: version("otel-shim"),
+        }
+        super()._configure(resource_attributes=attributes_of_distro, **kwargs)  # type: ignore[no-untyped-call]
 
 
 def set_defaults(environ: MutableMapping[str, str]) -> None:
@@ -95,33 +162,57 @@ def set_defaults(environ: MutableMapping[str, str]) -> None:
         environ.setdefault(name, value)
 
 
-def replaced() -> frozenset[str]:
-    """The official instrumentors that are not loaded because something better does their work."""
-    ours = {"sqlalchemy", "logging"}
-    return frozenset(ours | ({"fastapi", "starlette"} if fastapi.has_own_telemetry() else set()))
-
-
 @guarded(default=None)
 def pre_instrument() -> None:
     """Wire the shim; runs after the providers exist, whichever distro made them."""
-    if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
+    wired = wiring()
+    if not wired.active:
         return
-    settings = config.from_environ(os.environ)
-    logs.take_records(settings.log_format, os.environ.get(OTEL_SERVICE_NAME, ""))
-    for error in settings.errors:
+    settings = wired.settings
+    if wired.wants("logging"):
+        logs.take_records(settings.log_format, os.environ.get(OTEL_SERVICE_NAME, ""))
+    for error in (*settings.errors, *_misspelt(os.environ)):
         logger.error("%s", error)
     _use_identity(settings)
     _attach_processors()
     propagate.set_global_textmap(EdgePropagator(propagate.get_global_textmap()))
     export.quiet_exporters()
     resolver = Resolver(settings.sources)
-    fastapi.install(Capture(settings, resolver), resolver)
-    sqlalchemy.install()
+    capture = Capture(settings, resolver) if wired.wants("fastapi") else None
+    fastapi.install(capture, resolver)
+    if wired.wants("sqlalchemy"):
+        sqlalchemy.install()
 
 
+@guarded(default=None)
 def post_instrument() -> None:
-    """Say once that the shim is at work."""
+    """Undo what another distro instrumented twice, and say once that the shim is at work."""
+    wired = wiring()
+    if not wired.active:
+        return
+    for entry_point in entry_points(group="opentelemetry_instrumentor"):
+        if wired.takes(entry_point.name) and entry_point.module in sys.modules:
+            _undo(entry_point)
     logger.info("otel-shim is active in process %d", os.getpid())
+
+
+def _undo(entry_point: EntryPoint) -> None:
+    instrumentor = entry_point.load()()
+    if instrumentor.is_instrumented_by_opentelemetry:
+        instrumentor.uninstrument()
+        logger.info("took %s over from the official instrumentor", entry_point.name)
+
+
+def _misspelt(environ: Mapping[str, str]) -> Iterator[str]:
+    """Names of a distro or configurator that nobody has: the loader takes another without a word."""
+    for variable, group in (
+        (OTEL_PYTHON_DISTRO, "opentelemetry_distro"),
+        (OTEL_PYTHON_CONFIGURATOR, "opentelemetry_configurator"),
+    ):
+        name = environ.get(variable)
+        installed = sorted({entry_point.name for entry_point in entry_points(group=group)})
+        if name is not None and name not in installed:
+            yield f"{variable}={name} is not installed; write one of {', '.join(installed)}"
 
 
 def _use_identity(settings: Config) -> None:
@@ -133,39 +224,31 @@ def _use_identity(settings: Config) -> None:
 def _pseudonymiser(settings: Config) -> pseudonym.Pseudonymiser | None:
     """The key that the operator gave, else the host's; None, and no pseudonyms, where neither can be had."""
     try:
-        return pseudonym.pseudonymiser(_secret(settings))
+        secret, made_in = pseudonym.secret_of(settings, os.environ)
     except (OSError, pseudonym.SecretError) as error:
         logger.error("no key for pseudonyms, so user.hash is left out: %s", error)
         return None
-
-
-def _secret(settings: Config) -> bytes:
-    if settings.secret is not None:
-        return pseudonym.read_secret(settings.secret, OTEL_SHIM_SECRET)
-    if settings.secret_file is not None:
-        text = Path(settings.secret_file).read_text("ascii")
-        return pseudonym.read_secret(text, OTEL_SHIM_SECRET_FILE)
-    directory = pseudonym.state_directory(os.environ)
-    secret, made = pseudonym.host_secret(directory)
-    if made:
+    if made_in is not None:
         logger.warning(
             "made a secret for pseudonyms in %s; set %s to the same on every host, "
             "or a user has another user.hash on each",
-            directory,
+            made_in,
             OTEL_SHIM_SECRET,
         )
-    return secret
+    return pseudonym.pseudonymiser(secret)
 
 
 def _attach_processors() -> None:
-    """Make up for a configurator that is not ours."""
+    """Attach what is ours to the providers, whoever made them; twice is once."""
     tracers = trace.get_tracer_provider()
     if isinstance(tracers, TracerProvider) and not _sdk_compat.has_span_processor(
         tracers, IdentitySpanProcessor
     ):
+        _sdk_compat.wrap_span_exporters(tracers, export.CountingSpanExporter)
         tracers.add_span_processor(IdentitySpanProcessor())
     loggers = _logs.get_logger_provider()
     if isinstance(loggers, LoggerProvider) and not _sdk_compat.has_log_processor(
         loggers, logs.IdentityLogRecordProcessor
     ):
+        _sdk_compat.wrap_log_exporters(loggers, export.CountingLogExporter)
         _sdk_compat.first_log_processor(loggers, logs.IdentityLogRecordProcessor())

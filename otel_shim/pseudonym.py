@@ -18,7 +18,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from otel_shim.environment_variables import OTEL_SHIM_STATE_DIRECTORY
+from otel_shim.config import Config
+from otel_shim.environment_variables import (
+    OTEL_SHIM_SECRET,
+    OTEL_SHIM_SECRET_FILE,
+    OTEL_SHIM_STATE_DIRECTORY,
+)
 
 SECRET_BYTES = 32
 """Length of a secret that we make; a given one needs at least as many bytes."""
@@ -73,6 +78,21 @@ def read_secret(text: str, name: str) -> bytes:
             "for example the output of `openssl rand -base64 48`"
         )
     return secret
+
+
+def secret_of(settings: Config, environ: Mapping[str, str]) -> tuple[bytes, Path | None]:
+    """The secret that the operator gave, else the host's, with its directory where this call made it.
+
+    Raises SecretError for one that is too short, OSError where a file cannot be read or made.
+    """
+    if settings.secret is not None:
+        return read_secret(settings.secret, OTEL_SHIM_SECRET), None
+    if settings.secret_file is not None:
+        text = Path(settings.secret_file).read_text("ascii")
+        return read_secret(text, OTEL_SHIM_SECRET_FILE), None
+    directory = state_directory(environ)
+    secret, made = host_secret(directory)
+    return secret, directory if made else None
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:

@@ -21,8 +21,17 @@ _MAX_ROUTES = 10_000
 _Names = dict[Callable[..., Any], frozenset[str]]
 
 
-def install(capture: Capture, resolver: Resolver) -> None:
-    """Take FastAPI in when the application imports it; importing it is left to the application."""
+def install(capture: Capture | None, resolver: Resolver) -> None:
+    """Take FastAPI in when the application imports it; importing it is left to the application.
+
+    Without a capture FastAPI is not to be traced, and its own telemetry is off.
+    """
+    if capture is None:
+        off = {"tracing": False, "metrics": False, "logs": False}
+        wrapt.register_post_import_hook(
+            lambda module: _default_telemetry(module.FastAPI, off), "fastapi.applications"
+        )
+        return
     wrapt.register_post_import_hook(
         lambda module: _wrap_app(module, capture), "fastapi.applications"
     )
@@ -48,16 +57,19 @@ def _wrap_app(module: Any, capture: Capture) -> None:
         await capture.handle(functools.partial(handle, self), scope, receive, send)
 
     app.__call__ = functools.wraps(handle)(call)
-    if "telemetry" in inspect.signature(app.__init__).parameters:
-        _default_telemetry(app)
+    # One server span a request: those of dependencies, endpoint and the like only where asked for.
+    _default_telemetry(app, {"operation_spans": False})
 
 
-def _default_telemetry(app: Any) -> None:
-    """One server span a request: spans of dependencies, endpoint and serialization only where asked for."""
+@guarded(default=None)
+def _default_telemetry(app: Any, defaults: dict[str, bool]) -> None:
+    """Set defaults for FastAPI's own telemetry, where the installed one has it."""
     initialise = app.__init__
+    if "telemetry" not in inspect.signature(initialise).parameters:
+        return
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        kwargs["telemetry"] = {"operation_spans": False, **(kwargs.get("telemetry") or {})}
+        kwargs["telemetry"] = {**defaults, **(kwargs.get("telemetry") or {})}
         initialise(self, *args, **kwargs)
 
     app.__init__ = functools.wraps(initialise)(init)

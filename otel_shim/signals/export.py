@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import (
-    BatchLogRecordProcessor,
     LogRecordExporter,
     LogRecordExportResult,
 )
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_shim import counters
 from otel_shim._guard import logger
@@ -122,16 +121,6 @@ class CountingLogExporter(LogRecordExporter):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Flush the exporter."""
         return self._exporter.force_flush(timeout_millis)
-
-
-def batch_spans(span_exporter: SpanExporter, *args: Any, **kwargs: Any) -> BatchSpanProcessor:
-    """The batch processor of a span exporter that the SDK made."""
-    return BatchSpanProcessor(CountingSpanExporter(span_exporter), *args, **kwargs)
-
-
-def batch_logs(exporter: LogRecordExporter, *args: Any, **kwargs: Any) -> BatchLogRecordProcessor:
-    """The batch processor of a log exporter that the SDK made."""
-    return BatchLogRecordProcessor(CountingLogExporter(exporter), *args, **kwargs)
 
 
 class _ToOutage(logging.Filter):

@@ -1,0 +1,77 @@
+"""What ``OTEL_CONFIG_FILE`` says to the shim; the SDK applies the rest of the file itself.
+
+Own keys stand under ``distribution.otel_shim``; instrumentors may be switched off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from otel_shim import environment_variables
+
+_PREFIX = "OTEL_SHIM_"
+_KNOWN = frozenset(name for name in vars(environment_variables) if name.startswith(_PREFIX))
+
+
+class ConfigFileError(ValueError):
+    """The file cannot be used; the text says why and what happens instead."""
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """The part of a configuration file that is ours."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Own keys, as the environment variables they stand for."""
+    disabled: frozenset[str] = frozenset()
+    """Instrumentors with ``enabled: false``."""
+    errors: tuple[str, ...] = ()
+
+
+def read(path: str) -> FileSettings:
+    """Read our part of a file; raises ConfigFileError where it cannot be read or is no valid configuration."""
+    try:
+        # Optional: only who sets OTEL_CONFIG_FILE needs the package.
+        from opentelemetry.configuration import load_config_file  # noqa: PLC0415
+
+        model = load_config_file(path)
+    except ImportError as error:
+        raise ConfigFileError(f"pip install 'otel-shim[config-file]' ({error})") from error
+    except Exception as error:
+        raise ConfigFileError(f"{type(error).__name__}: {error}") from error
+    own = _section(getattr(model.distribution, "additional_properties", None), "otel_shim")
+    return from_sections(own, _python(model.instrumentation_development))
+
+
+def from_sections(own: Mapping[str, Any], instrumentation: Mapping[str, Any]) -> FileSettings:
+    """Our settings from the two sections of a file."""
+    named = {f"{_PREFIX}{key.upper()}": value for key, value in own.items()}
+    unknown = sorted(name.removeprefix(_PREFIX).lower() for name in named.keys() - _KNOWN)
+    known = ", ".join(sorted(name.removeprefix(_PREFIX).lower() for name in _KNOWN))
+    return FileSettings(
+        variables={name: _text(value) for name, value in named.items() if name in _KNOWN},
+        disabled=frozenset(name for name, options in instrumentation.items() if _is_off(options)),
+        errors=tuple(
+            f"distribution.otel_shim.{key} is not known; write one of {known}" for key in unknown
+        ),
+    )
+
+
+def _section(properties: object, name: str) -> Mapping[str, Any]:
+    section = properties.get(name) if isinstance(properties, Mapping) else None
+    return section if isinstance(section, Mapping) else {}
+
+
+def _python(instrumentation: Any) -> Mapping[str, Any]:
+    options = getattr(instrumentation, "python", None)
+    return options if isinstance(options, Mapping) else {}
+
+
+def _is_off(options: object) -> bool:
+    return isinstance(options, Mapping) and options.get("enabled") is False
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -13,13 +13,27 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 KINDS = ("dependency", "state", "user", "path")
 MAX_VALUE = 256
 """Longest identifier taken, in characters; a longer one is refused and counted."""
+_MAX_BITS = 850  # 256 decimal digits; Python refuses to print very long integers
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _EXPRESSION = re.compile(rf"(?P<kind>{'|'.join(KINDS)}):(?P<path>{_NAME}(?:\.{_NAME})*)")
+
+
+class _Pair(NamedTuple):
+    """Shows the type of a named tuple's field, which has no public name."""
+
+    field: str
+
+
+_REAL_DICT = (types.GetSetDescriptorType, types.MemberDescriptorType)
+_TupleField = type(vars(_Pair)["field"])
+_class_dict = vars(type)["__dict__"].__get__
+_class_order = vars(type)["__mro__"].__get__
+"""The attributes and the order of resolution of a class, past what its metaclass may do on the way."""
 
 
 class SourceError(ValueError):
@@ -102,32 +116,38 @@ def read(value: Any, path: Iterable[str]) -> Any:
 
 
 def _step(value: Any, name: str) -> Any:
-    if isinstance(value, dict):
-        return value.get(name)
-    loaded = _instance_dict(value)
+    kind = type(
+        value
+    )  # never isinstance(): it asks a proxy for its class, which may load its object
+    if issubclass(kind, dict):
+        return dict.get(value, name)
+    loaded = _instance_dict(value, kind)
     if loaded is not None and name in loaded:
         return loaded[name]
-    return _slot(value, name)
+    return _slot(value, kind, name)
 
 
-def _instance_dict(value: Any) -> dict[str, Any] | None:
-    try:
-        found = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return None
-    return found if isinstance(found, dict) else None
+def _instance_dict(value: Any, kind: type) -> dict[str, Any] | None:
+    """The real ``__dict__`` of an object; None for one that has none, or computes it."""
+    for cls in _class_order(kind):
+        descriptor = _class_dict(cls).get("__dict__")
+        if descriptor is not None:
+            found = descriptor.__get__(value) if isinstance(descriptor, _REAL_DICT) else None
+            return found if type(found) is dict else None
+    return None
 
 
-def _slot(value: Any, name: str) -> Any:
+def _slot(value: Any, kind: type, name: str) -> Any:
     """A slot or named-tuple field, or a plain class attribute; anything computed is not read."""
-    for cls in type(value).__mro__:
-        if name in cls.__dict__:
-            found = cls.__dict__[name]
+    for cls in _class_order(kind):
+        attributes = _class_dict(cls)
+        if name in attributes:
+            found = attributes[name]
             if isinstance(found, types.MemberDescriptorType):
                 return _loaded_slot(found, value)
-            if isinstance(value, tuple) and name in getattr(type(value), "_fields", ()):
-                return getattr(value, name)
-            return found if isinstance(found, (str, int, uuid.UUID, Enum)) else None
+            if type(found) is _TupleField:
+                return found.__get__(value)
+            return found if _identifies(found) else None
     return None
 
 
@@ -143,9 +163,23 @@ def canonical(value: Any) -> str | None:
 
     Text as it is, integers in decimal, UUIDs hyphenated in lower case, enumerations by value.
     """
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, bool) or not isinstance(value, (str, int, uuid.UUID)):
-        return None
-    text = str(value)
-    return text if 0 < len(text) <= MAX_VALUE and text.isprintable() else None
+    if issubclass(type(value), Enum):
+        value = value._value_
+    text = _text(value) if _identifies(value) else None
+    usable = text is not None and 0 < len(text) <= MAX_VALUE and text.isprintable()
+    return text if usable else None
+
+
+def _identifies(value: Any) -> bool:
+    kind = type(value)
+    return kind is not bool and issubclass(kind, (str, int, uuid.UUID, Enum))
+
+
+def _text(value: Any) -> str | None:
+    """The text of an identifier, without what a subclass may do on the way."""
+    kind = type(value)
+    if issubclass(kind, str):
+        return str.__str__(value)
+    if issubclass(kind, int):
+        return int.__repr__(value) if int.bit_length(value) <= _MAX_BITS else None
+    return uuid.UUID.__str__(value) if issubclass(kind, uuid.UUID) else None

@@ -41,7 +41,9 @@ def test_unparsable_expression_gives_one_clear_error() -> None:
     ]
     (error,) = read.errors
     assert "OTEL_SHIM_ORG_ID" in error and "'header:x-org'" in error
-    assert all(kind in error for kind in sources.KINDS) and "dependency:current_user.org_id" in error
+    assert (
+        all(kind in error for kind in sources.KINDS) and "dependency:current_user.org_id" in error
+    )
 
 
 @pytest.mark.parametrize(

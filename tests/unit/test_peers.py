@@ -50,7 +50,9 @@ def test_default_policy(client: tuple[str, int] | None, expected: Trust) -> None
 
 def test_policies_can_be_turned_round() -> None:
     """Both policies follow the configuration; identity is given by neither."""
-    config = from_environ({"OTEL_SHIM_PUBLIC_PEERS": "continue", "OTEL_SHIM_PRIVATE_PEERS": "restart"})
+    config = from_environ(
+        {"OTEL_SHIM_PUBLIC_PEERS": "continue", "OTEL_SHIM_PRIVATE_PEERS": "restart"}
+    )
     assert trust(("8.8.8.8", 1), config) == TRACE
     assert trust(("10.0.0.1", 1), config) == NOTHING
     assert trust(None, config) == NOTHING

@@ -10,7 +10,9 @@ import pytest
 from otel_shim import request_ids
 
 
-@pytest.mark.parametrize("value", [b"a", b"A-b_c.9", b"x" * 55, b"0199f0a2-6a3c-7bd2-9f0e-3f1f5a3c9a10"])
+@pytest.mark.parametrize(
+    "value", [b"a", b"A-b_c.9", b"x" * 55, b"0199f0a2-6a3c-7bd2-9f0e-3f1f5a3c9a10"]
+)
 def test_well_formed_is_taken(value: bytes) -> None:
     """At most 55 characters of letters, digits, dot, underscore and hyphen are used as they are."""
     assert request_ids.well_formed(value) == value.decode()
@@ -18,7 +20,19 @@ def test_well_formed_is_taken(value: bytes) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"x" * 56, b"a b", b"a\n", b"a\r\nSet-Cookie: x", b"a/b", b"a:b", "é".encode(), b"\xff", b"a\x00", b"<a>"],
+    [
+        b"",
+        b"x" * 56,
+        b"a b",
+        b"a\n",
+        b"a\r\nSet-Cookie: x",
+        b"a/b",
+        b"a:b",
+        "é".encode(),
+        b"\xff",
+        b"a\x00",
+        b"<a>",
+    ],
 )
 def test_malformed_is_refused(value: bytes) -> None:
     """Anything else is refused as a whole, line breaks at the end included."""

@@ -84,7 +84,9 @@ class Driver:
 
 async def drive(url: str) -> list[Call]:
     """Everybody's journey, all at once."""
-    limits = httpx.Limits(max_connections=40)
+    # A connection each: after an unhandled error uvicorn sends the 500 and then closes the
+    # connection, so that the next request on it may fail; and new ones spread over the workers.
+    limits = httpx.Limits(max_connections=40, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
         driver = Driver(client)
         people = [

@@ -1,0 +1,1 @@
+"""What telemetry adds to a request: bare, official packages, shim."""

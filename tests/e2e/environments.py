@@ -1,0 +1,74 @@
+"""Fresh virtual environments with the wheel in them, as a stranger's application would have."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.wheel import BUILD, ROOT, build_wheel, package_digest, run_uv
+
+APPS = Path(__file__).resolve().parent / "apps"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment; ``replaced`` are the requirements that differ from uv.lock."""
+
+    name: str
+    replaced: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return BUILD / self.name
+
+    def program(self, name: str) -> str:
+        """The path of one of its programs."""
+        return str(self.path / "bin" / name)
+
+
+LOCKED = Environment("locked")
+"""FastAPI with its own telemetry, SQLAlchemy 2.1, all as locked."""
+SQLALCHEMY_2_0 = Environment("sqlalchemy-2.0", ("sqlalchemy==2.0.58",))
+"""The newest 2.0, which most applications run on."""
+CONTRIB_FASTAPI = Environment("contrib-fastapi", ("fastapi==0.141.1", "sqlalchemy==2.0.58"))
+"""The newest FastAPI without telemetry of its own, so that the official instrumentor does the work."""
+
+
+def make(environment: Environment) -> Environment:
+    """Install wheel and application packages, unless that was done for these very sources."""
+    stamp = environment.path / "stamp"
+    wanted = _inputs(environment)
+    if stamp.exists() and stamp.read_text() == wanted:
+        return environment
+    shutil.rmtree(environment.path, ignore_errors=True)
+    wheel = build_wheel()
+    run_uv("venv", "--quiet", str(environment.path))
+    python = environment.program("python")
+    locked = run_uv(
+        "export",
+        "--frozen",
+        "--quiet",
+        "--no-emit-project",
+        "--no-default-groups",
+        "--group",
+        "saas-api",
+    )
+    _install(python, "--requirements", "-", stdin=locked)
+    _install(python, "--no-deps", str(wheel))
+    if environment.replaced:
+        _install(python, *environment.replaced)
+    run_uv("pip", "check", "--quiet", "--python", python)
+    stamp.write_text(wanted)
+    return environment
+
+
+def _install(python: str, *what: str, stdin: str | None = None) -> None:
+    run_uv("pip", "install", "--quiet", "--python", python, *what, stdin=stdin)
+
+
+def _inputs(environment: Environment) -> str:
+    lock = hashlib.sha256((ROOT / "uv.lock").read_bytes()).hexdigest()
+    return f"{package_digest()} {lock} {' '.join(environment.replaced)}"

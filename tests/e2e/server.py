@@ -1,0 +1,176 @@
+"""The application under `opentelemetry-instrument`, the Collector and Jaeger, as real processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from examples.saas.demo import parts
+from examples.saas.demo.jaeger import Jaeger
+from examples.saas.demo.stack import Part, Running, Stack, free_ports, run_once, running
+from tests.wheel import ROOT
+
+from .environments import APPS, Environment
+
+SECRET = "a secret that only these end-to-end tests use, 0123456789"
+READY_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A running Collector with Jaeger behind it."""
+
+    otlp: str
+    jaeger: Jaeger
+
+
+@contextmanager
+def backend(out: Path) -> Iterator[Backend]:
+    """Start Collector and Jaeger; both are stopped at the end."""
+    ports = parts.choose_ports()
+    places = parts.Places(ROOT / ".build/bin", out, out, out)
+    with running(out) as stack:
+        stack.start(parts.jaeger(places, ports))
+        stack.start(parts.collector(places, ports))
+        stack.wait_ready(READY_SECONDS)
+        yield Backend(parts.url(ports.otlp_http), Jaeger(parts.url(ports.jaeger_query)))
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running application."""
+
+    url: str
+    process: Running
+
+    @property
+    def log(self) -> str:
+        """All that it wrote so far, on standard output and standard error."""
+        return self.process.log.read_text(errors="replace")
+
+    def get(self, path: str, token: str | None = None) -> httpx.Response:
+        """One request on a connection of its own, so that any worker may take it."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.get(self.url + path, headers=headers, timeout=30)
+
+    def stop(self, seconds: float) -> float:
+        """Ask it to end, wait, and say after how many seconds it was gone."""
+        asked = time.monotonic()
+        os.kill(self.process.process.pid, signal.SIGTERM)
+        self.process.process.wait(seconds)
+        return time.monotonic() - asked
+
+
+def telemetry(service: str, otlp: str) -> dict[str, str]:
+    """What an operator sets; delays are short so that tests need not wait for 5 s batches."""
+    return {
+        "OTEL_SERVICE_NAME": service,
+        "OTEL_RESOURCE_ATTRIBUTES": "service.namespace=help-desk",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,
+        "OTEL_BSP_SCHEDULE_DELAY": "500",
+        "OTEL_BLRP_SCHEDULE_DELAY": "500",
+        "OTEL_SHIM_SECRET": SECRET,
+    }
+
+
+def uvicorn(
+    environment: Environment, app: str, port: int, workers: int, env: Mapping[str, str]
+) -> Part:
+    """The application as its operator starts it."""
+    return Part(
+        f"{app.partition(':')[0]}-{port}",
+        (
+            *(environment.program("opentelemetry-instrument"), environment.program("uvicorn")),
+            *("--app-dir", str(APPS.parent), app, "--port", str(port), "--workers", str(workers)),
+        ),
+        parts.url(port, "/health"),
+        env=env,
+    )
+
+
+def start(
+    stack: Stack,
+    environment: Environment,
+    env: Mapping[str, str],
+    workers: int = 1,
+    app: str = "apps.desk:app",
+) -> Server:
+    """Start an application and wait until it serves."""
+    (port,) = free_ports(1)
+    process = stack.start(uvicorn(environment, app, port, workers, env))
+    stack.wait_ready(READY_SECONDS)
+    return Server(parts.url(port), process)
+
+
+def fill_database(environment: Environment, out: Path) -> None:
+    """Make the help desk's database in a folder, without telemetry."""
+    argv = (environment.program("python"), "-m", "apps.store")
+    run_once("fill", argv, APPS.parent, {"DESK_DATABASE": str(out / "desk.db")})
+
+
+@dataclass
+class Partner:
+    """A small server of somebody else; keeps the headers of what it was asked."""
+
+    url: str
+    asked: list[dict[str, str]]
+
+
+@contextmanager
+def partner() -> Iterator[Partner]:
+    """Serve until the end of the block."""
+    asked: list[dict[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            asked.append({name.lower(): value for name, value in self.headers.items()})
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_: Any) -> None:
+            """Keep the output of the tests clean."""
+
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
+        yield Partner(parts.url(port), asked)
+
+
+@contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[int]:
+    """Run a server of the standard library in a thread; gives its port."""
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def eventually(holds: Callable[[], bool], seconds: float, what: str) -> None:
+    """Ask until it holds; fails with ``what`` when time runs out."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"after {seconds:.0f} s still not: {what}"
+        time.sleep(0.05)
+
+
+def lines_with(log: str, pattern: str) -> list[str]:
+    """The lines of an output that match."""
+    return [line for line in log.splitlines() if re.search(pattern, line)]

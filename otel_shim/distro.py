@@ -44,7 +44,7 @@ from opentelemetry.util._importlib_metadata import EntryPoint, entry_points
 
 from otel_shim import _sdk_compat, attributes, config, config_file, context, pseudonym
 from otel_shim._guard import guarded, logger
-from otel_shim.capture import fastapi, sqlalchemy
+from otel_shim.capture import fastapi, sqlalchemy, starlette
 from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
@@ -178,8 +178,10 @@ def pre_instrument() -> None:
     propagate.set_global_textmap(EdgePropagator(propagate.get_global_textmap()))
     export.quiet_exporters()
     resolver = Resolver(settings.sources)
-    capture = Capture(settings, resolver) if wired.wants("fastapi") else None
-    fastapi.install(capture, resolver)
+    capture = Capture(settings, resolver)
+    fastapi.install(capture if wired.wants("fastapi") else None, resolver)
+    if wired.wants("starlette"):
+        starlette.install(capture)
     if wired.wants("sqlalchemy"):
         sqlalchemy.install()
 

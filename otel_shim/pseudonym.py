@@ -71,7 +71,7 @@ def pseudonymiser(secret: bytes) -> Pseudonymiser:
 
 def read_secret(text: str, name: str) -> bytes:
     """The secret an operator gave; raises SecretError naming the setting where it is too short."""
-    secret = text.strip().encode()
+    secret = text.strip().encode("utf-8", "surrogateescape")
     if len(secret) < SECRET_BYTES:
         raise SecretError(
             f"{name} has {len(secret)} bytes; give at least {SECRET_BYTES} random ones, "
@@ -88,7 +88,7 @@ def secret_of(settings: Config, environ: Mapping[str, str]) -> tuple[bytes, Path
     if settings.secret is not None:
         return read_secret(settings.secret, OTEL_SHIM_SECRET), None
     if settings.secret_file is not None:
-        text = Path(settings.secret_file).read_text("ascii")
+        text = _text_of(Path(settings.secret_file))
         return read_secret(text, OTEL_SHIM_SECRET_FILE), None
     directory = state_directory(environ)
     secret, made = host_secret(directory)
@@ -96,13 +96,22 @@ def secret_of(settings: Config, environ: Mapping[str, str]) -> tuple[bytes, Path
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:
-    """The host's state directory: the chosen one, else the system's for root, else the user's own (XDG base directories)."""
+    """The host's state directory: the chosen one, else the system's for root, else the user's own (XDG base directories).
+
+    Raises SecretError where there is none of them.
+    """
     if chosen := environ.get(OTEL_SHIM_STATE_DIRECTORY):
         return Path(chosen)
     if os.geteuid() == 0:
         return Path("/var/lib/otel-shim")
-    home = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(home) / "otel-shim"
+    if home := environ.get("XDG_STATE_HOME"):
+        return Path(home) / "otel-shim"
+    try:
+        return Path.home() / ".local" / "state" / "otel-shim"
+    except RuntimeError:  # a container's user without an entry in passwd
+        raise SecretError(
+            f"this user has no home directory; set {OTEL_SHIM_SECRET} or {OTEL_SHIM_STATE_DIRECTORY}"
+        ) from None
 
 
 def host_secret(directory: Path) -> tuple[bytes, bool]:
@@ -113,7 +122,11 @@ def host_secret(directory: Path) -> tuple[bytes, bool]:
     """
     path = directory / "secret"
     made = not path.exists() and _create(path)
-    return read_secret(path.read_text("ascii"), str(path)), made
+    return read_secret(_text_of(path), str(path)), made
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text("utf-8", "surrogateescape")  # any bytes may be a secret
 
 
 def _create(path: Path) -> bool:

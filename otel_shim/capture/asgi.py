@@ -36,7 +36,8 @@ _REQUEST_ID = b"x-request-id"
 _TRACE_ID = b"x-trace-id"
 _EXPOSE = b"access-control-expose-headers"
 _ALLOW_ORIGIN = b"access-control-allow-origin"
-_STARTS = ("http.response.start", "websocket.accept")
+STARTS = ("http.response.start", "websocket.accept")
+"""The messages that carry response headers."""
 
 
 class Capture:
@@ -73,7 +74,7 @@ class Capture:
 
     def _responder(self, send: Send, inbound: context.Inbound, scope: ASGIScope) -> Send:
         async def respond(message: Message) -> None:
-            if message["type"] in _STARTS:
+            if message["type"] in STARTS:
                 message = _start_response(message, inbound, scope) or message
             await send(message)
 

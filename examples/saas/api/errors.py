@@ -8,6 +8,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from .optional_identity import who
+
 logger = logging.getLogger(__name__)
 
 CODES = {401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"}
@@ -49,7 +51,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _partner_down(request: Request, error: Exception) -> JSONResponse:
-    logger.error("connector failed", exc_info=error, extra={"error_code": "connector_unavailable"})
+    facts = {"error_code": "connector_unavailable"}
+    logger.error("connector failed for %s", who(), exc_info=error, extra=facts)
     return _body(502, "connector_unavailable", "the partner did not answer; try again")
 
 

@@ -55,7 +55,8 @@ func (v *vocabulary) marksOf(span ptrace.Span, r *reading) (m marks) {
 	return m | markLocal
 }
 
-// service is whose resource a span came with; it is interned. A nil service is several at once.
+// service is whose resource a span came with; it is interned. A nil service is
+// several at once, or none that can be remembered: it shares with nobody.
 type service struct {
 	name, namespace, instance string
 	lists                     uint64 // lists of `remote_services` it is in
@@ -76,16 +77,25 @@ func (r *remoteRule) serviceOf(resource pcommon.Map) *service {
 		instance:  text(resource, string(semconv.ServiceInstanceIDKey)),
 	}
 	r.code = appendText(appendText(appendText(r.code[:0], s.name), s.namespace), s.instance)
+	if len(r.code) > maxIdentityBytes {
+		return nil
+	}
 	if known := r.services.find(r.code); known != nil {
 		return known
 	}
-	for i, list := range r.lists {
-		if slices.Contains(list, s.name) {
-			s.lists |= 1 << i
-		}
-	}
+	s.lists = r.listsWith(s.name)
 	r.services.put(string(r.code), &s)
 	return &s
+}
+
+// listsWith is the set of lists that name a service, one bit each.
+func (r *remoteRule) listsWith(name string) (set uint64) {
+	for i, list := range r.lists {
+		if slices.Contains(list, name) {
+			set |= 1 << i
+		}
+	}
+	return set
 }
 
 func text(attributes pcommon.Map, name string) string {
@@ -123,8 +133,10 @@ func (r *remoteRule) share(a, b *service) bool {
 
 // equal says whether two resources are the same process, as far as they tell.
 func equal(a, b *service) bool {
-	return a == b || a != nil && b != nil &&
-		a.name == b.name && a.namespace == b.namespace && a.instance == b.instance
+	if a == nil || b == nil {
+		return false
+	}
+	return a == b || a.name == b.name && a.namespace == b.namespace && a.instance == b.instance
 }
 
 // named is false for the name that SDKs choose where none is configured.

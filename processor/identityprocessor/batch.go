@@ -103,10 +103,7 @@ func (r *rules) complete(own *claims) bool {
 func (m *memory) decide(c *candidate, o *outcome) (wait bool) {
 	v := c.trace.judge(c.node, &c.own)
 	if v.wait {
-		if c.trace.forgotten == 0 {
-			return true
-		}
-		v.reason = c.trace.forgotten
+		return true
 	}
 	v.stamps.stamp(c.span.Attributes(), m.rules.vocabulary)
 	o.left.add(&v.stamps, v.reason)

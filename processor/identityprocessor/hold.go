@@ -226,25 +226,34 @@ func divide(holds []*hold, err error) (taken, refused []*hold) {
 	if !errors.As(err, &partial) {
 		return nil, holds
 	}
-	type id struct {
-		trace pcommon.TraceID
-		span  pcommon.SpanID
-	}
-	left := map[id]int{}
-	for _, rs := range partial.Data().ResourceSpans().All() {
-		for _, ss := range rs.ScopeSpans().All() {
-			for _, span := range ss.Spans().All() {
-				left[id{span.TraceID(), span.SpanID()}]++
-			}
-		}
-	}
+	left := countIDs(partial.Data())
 	for _, h := range holds {
-		if of := (id{h.span.TraceID(), h.span.SpanID()}); left[of] > 0 {
-			left[of]--
+		if id := idOf(h.span); left[id] > 0 {
+			left[id]--
 			refused = append(refused, h)
 		} else {
 			taken = append(taken, h)
 		}
 	}
 	return taken, refused
+}
+
+// spanKey identifies a span.
+type spanKey struct {
+	trace pcommon.TraceID
+	span  pcommon.SpanID
+}
+
+func idOf(span ptrace.Span) spanKey { return spanKey{span.TraceID(), span.SpanID()} }
+
+func countIDs(batch ptrace.Traces) map[spanKey]int {
+	counts := map[spanKey]int{}
+	for _, rs := range batch.ResourceSpans().All() {
+		for _, ss := range rs.ScopeSpans().All() {
+			for _, span := range ss.Spans().All() {
+				counts[idOf(span)]++
+			}
+		}
+	}
+	return counts
 }

@@ -82,18 +82,21 @@ func (b *bench) level() (spans int, bytes int64) {
 	return b.memory.holding.count, b.memory.holding.bytes()
 }
 
-// refusingSink gives the error that is set.
+// refusingSink gives the error that is set, and lets something happen meanwhile.
 type refusingSink struct {
 	consumertest.TracesSink
-	mood  atomic.Pointer[error]
-	calls atomic.Int64
+	mood      atomic.Pointer[error]
+	meanwhile func() // called once
 }
 
 func (s *refusingSink) refuse(err error) { s.mood.Store(&err) }
 func (s *refusingSink) accept()          { s.mood.Store(nil) }
 
 func (s *refusingSink) ConsumeTraces(ctx context.Context, batch ptrace.Traces) error {
-	s.calls.Add(1)
+	if meanwhile := s.meanwhile; meanwhile != nil {
+		s.meanwhile = nil
+		meanwhile()
+	}
 	if err := s.mood.Load(); err != nil {
 		return *err
 	}
@@ -233,6 +236,15 @@ func TestSpansPerTraceWithinOneBatch(t *testing.T) {
 	b.send(t, unknown(1, 99), unknown(2, 99), unknown(3, 99), unknown(4, 99))
 	assert.Equal(t, []string{"1", "2", "3"}, b.out())
 	b.incomplete(t, map[string]int64{"spans_per_trace": 3})
+}
+
+// A trace that is forgotten while its batch is with the next consumer holds nothing any more.
+func TestTraceForgottenWhileItsBatchPasses(t *testing.T) {
+	b := newBench(t, func(cfg *Config) { cfg.MaxTraces = 1 })
+	b.sink.meanwhile = func() { b.send(t, known(9, 0).in(2)) }
+	b.send(t, known(1, 0), unknown(3, 2))
+	assert.Equal(t, []string{"9", "1", "3"}, b.out())
+	b.incomplete(t, map[string]int64{"traces": 1})
 }
 
 var errDown = errors.New("down")

@@ -142,13 +142,20 @@ func (r *reader) intern(g *group, set uint64, value func(bit uint8) pcommon.Valu
 	if known := r.identities.find(r.code); known != nil {
 		return known
 	}
-	id := &identity{code: string(r.code), explicit: set&g.key != 0 || g.anonymousIn(value, set)}
-	for rest := set; rest != 0; rest &= rest - 1 {
-		m := member{bit: uint8(bits.TrailingZeros64(rest)), value: pcommon.NewValueEmpty()}
+	id := newIdentity(string(r.code), set, value)
+	id.explicit = set&g.key != 0 || g.anonymousIn(value, set)
+	r.identities.put(id.code, id)
+	return id
+}
+
+// newIdentity copies the values, because those of a batch do not outlive it.
+func newIdentity(code string, set uint64, value func(bit uint8) pcommon.Value) *identity {
+	id := &identity{code: code}
+	for ; set != 0; set &= set - 1 {
+		m := member{bit: uint8(bits.TrailingZeros64(set)), value: pcommon.NewValueEmpty()}
 		value(m.bit).CopyTo(m.value)
 		id.members = append(id.members, m)
 	}
-	r.identities.put(id.code, id)
 	return id
 }
 

@@ -19,11 +19,7 @@ import (
 const releaseSize = 1000
 
 // The ticker looks this many times during `quiet`, within these limits.
-const (
-	ticksPerQuiet = 20
-	shortestTick  = 5 * time.Millisecond
-	longestTick   = 250 * time.Millisecond
-)
+const ticksPerQuiet, shortestTick, longestTick = 20, 5 * time.Millisecond, 250 * time.Millisecond
 
 var (
 	errShutdown = errors.New("the identity processor has been shut down")
@@ -184,13 +180,11 @@ func (p *identityProcessor) take() []*hold {
 func (p *identityProcessor) settle(holds []*hold, err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err == nil {
-		p.memory.depart(holds, p.now())
-		return nil
-	}
-	if consumererror.IsPermanent(err) {
-		p.logger.Error("The next consumer refused held spans for good.", zap.Error(err), zap.Int("spans", len(holds)))
-		p.memory.tally.rejected += int64(len(holds))
+	if permanent := consumererror.IsPermanent(err); permanent || err == nil {
+		if permanent {
+			p.logger.Error("The next consumer refused held spans for good.", zap.Error(err), zap.Int("spans", len(holds)))
+			p.memory.tally.rejected += int64(len(holds))
+		}
 		p.memory.depart(holds, p.now())
 		return nil
 	}

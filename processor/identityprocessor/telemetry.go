@@ -73,8 +73,8 @@ type tally struct {
 // reporter feeds the generated instruments.
 type reporter struct {
 	*metadata.TelemetryBuilder
-	groups  []metric.MeasurementOption
-	reasons [reasons]metric.MeasurementOption
+	groups  []metric.AddOption
+	reasons [reasons]metric.AddOption
 }
 
 func newReporter(set processor.Settings, groups []group) (*reporter, error) {
@@ -115,16 +115,14 @@ func (r *reporter) report(ctx context.Context, t *tally) {
 	}
 }
 
-// add skips what did not change.
-func add(ctx context.Context, counter interface {
+// adder is what counters of both kinds have in common.
+type adder interface {
 	Add(context.Context, int64, ...metric.AddOption)
-}, n int64, options ...metric.MeasurementOption) {
-	if n == 0 {
-		return
+}
+
+// add skips what did not change.
+func add(ctx context.Context, to adder, n int64, options ...metric.AddOption) {
+	if n != 0 {
+		to.Add(ctx, n, options...)
 	}
-	var with []metric.AddOption
-	for _, option := range options {
-		with = append(with, option)
-	}
-	counter.Add(ctx, n, with...)
 }

@@ -139,7 +139,8 @@ class LocalRoot:
         # it. A job may walk over organisations: what is bound there holds from there on only.
         self.wide = span.kind in _ONE_CALLER
         request_id = inbound.request_id if inbound is not None else None
-        self.scope = scope or Scope(self, Identity(request_id=request_id))
+        # A scope of its own, also in a block outside: what is bound here is not the next root's.
+        self.scope = Scope(self, scope.identity if scope else Identity(request_id=request_id))
         self._open: list[weakref.ref[Span]] = []
         self._prune_at = _PRUNE_AT
         self._lock = threading.Lock()
@@ -227,7 +228,7 @@ def governing(context: Context | None = None) -> Scope | None:
     scope = cast("Scope | None", get_value(_SCOPE, context))
     if place is None or not place.root.live():
         return None
-    if scope is not None and (scope.root is None or scope.root is place.root):
+    if scope is not None and scope.root is place.root:
         return scope
     return place.scope
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextvars import Token
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -12,7 +13,7 @@ from opentelemetry.sdk.trace import Span
 from opentelemetry.trace import get_current_span
 
 from otel_shim import _semconv as semconv
-from otel_shim import context, counters, sources
+from otel_shim import attributes, context, counters, sources
 from otel_shim._guard import guarded
 from otel_shim.model import NOBODY, Identity, Scalar
 
@@ -168,4 +169,6 @@ def _enter(values: Mapping[str, Any]) -> Token[Context]:
 def current() -> Identity:
     """See ``otel_shim.current_identity``."""
     scope = context.governing() or context.opened_outside(None)
-    return scope.identity if scope is not None else NOBODY
+    if scope is None:
+        return NOBODY
+    return replace(scope.identity, actor_type=attributes.actor_type(scope.identity))

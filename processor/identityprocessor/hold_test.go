@@ -158,6 +158,21 @@ func TestWaitReleasesInATraceThatIsNeverQuiet(t *testing.T) {
 	})
 }
 
+// A span that was sent three times is held three times, and comes out three times.
+func TestRedeliveredSpanIsReleasedAsOftenAsItCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.send(t, unknown(3, 2), unknown(3, 2), unknown(4, 2))
+		b.send(t, unknown(3, 2))
+		b.send(t, known(2, 1))
+		time.Sleep(10 * time.Second)
+		assert.ElementsMatch(t, []string{"2", "3 org-a", "3 org-a", "3 org-a", "4 org-a"}, b.out())
+		held, bytes := b.level()
+		assert.Zero(t, held)
+		assert.Zero(t, bytes)
+	})
+}
+
 // What left without identity still carries it from a late ancestor to later spans.
 func TestSpanAfterItsParentWasReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -30,6 +30,15 @@ func TestGoldenFilesOfThePythonSDK(t *testing.T) {
 	}
 }
 
+// goldenOrgs is how many spans of a file end up with which organisation, for the files that are
+// known here; a new one needs no entry.
+var goldenOrgs = map[string]map[string]int{
+	"anonymous_request.otlp.json":     {"": 2},
+	"authenticated_request.otlp.json": {"org_7": 5},
+	"edge_request.otlp.json":          {"org_7": 2},
+	"job_over_tenants.otlp.json":      {"": 2, "org_1": 1, "org_2": 1, "org_3": 1},
+}
+
 func testGolden(t *testing.T, file string) {
 	input, err := os.ReadFile(file)
 	require.NoError(t, err)
@@ -42,9 +51,13 @@ func testGolden(t *testing.T, file string) {
 	require.NoError(t, p.ConsumeTraces(context.Background(), batch))
 	require.NoError(t, p.Shutdown(context.Background()))
 	require.Equal(t, spans, sink.SpanCount())
-	found := map[string]int{}
+	found, orgs := map[string]int{}, map[string]int{}
 	for span := range spansOf(sink.AllTraces()) {
 		count(span, found)
+		orgs[read(span).org]++
+	}
+	if want, ok := goldenOrgs[filepath.Base(file)]; ok {
+		require.Equal(t, want, orgs)
 	}
 	require.Positivef(t, found[semconv.SaasOrgID]+found[semconv.SaasActorTypeAnonymous],
 		"no span has %s, nor %s=%s", semconv.SaasOrgID, semconv.SaasActorType, semconv.SaasActorTypeAnonymous)

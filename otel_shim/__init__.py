@@ -3,17 +3,20 @@
 The application needs none of this: under ``opentelemetry-instrument`` identity is found by itself.
 These functions say more, where the application knows more. Each is safe anywhere, also without the
 shim configured, and none raises into the application.
+
+OpenTelemetry is imported by the first call, so that importing this package costs next to nothing.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from otel_shim import binding as _binding
-from otel_shim.binding import ScopedIdentity
 from otel_shim.counters import snapshot as counters_snapshot
 from otel_shim.model import Identity
-from otel_shim.operations import Operation
+
+if TYPE_CHECKING:
+    from otel_shim.binding import ScopedIdentity
+    from otel_shim.operations import Operation
 
 __all__ = ["Identity", "bind", "counters_snapshot", "current_identity", "identity", "operation"]
 
@@ -40,7 +43,9 @@ def bind(
     ``audit_record_id``, ``processing_activity_id``, ``legal_basis`` and ``retention_class``; any
     other keyword becomes ``saas.extra.<keyword>`` and must not be personal data.
     """
-    _binding.bind(
+    from otel_shim import binding  # noqa: PLC0415
+
+    binding.bind(
         {
             "org_id": org_id,
             "user_id": user_id,
@@ -66,6 +71,8 @@ def identity(
     Travels with the OpenTelemetry context into tasks and threads started inside, so a job may walk
     over organisations one by one, with ``asyncio.gather`` or with threads. Arguments as ``bind``.
     """
+    from otel_shim.binding import ScopedIdentity  # noqa: PLC0415
+
     return ScopedIdentity(
         {
             "org_id": org_id,
@@ -80,7 +87,9 @@ def identity(
 
 def current_identity() -> Identity:
     """Who the current work is for, as far as it is known; all fields None where nothing is."""
-    return _binding.current()
+    from otel_shim import binding  # noqa: PLC0415
+
+    return binding.current()
 
 
 def operation(name: str) -> Operation:
@@ -89,4 +98,6 @@ def operation(name: str) -> Operation:
     Makes a span of that name with ``saas.operation``; the first operation of a request also names
     the request's server span. Exceptions pass unchanged and mark the span as failed.
     """
+    from otel_shim.operations import Operation  # noqa: PLC0415
+
     return Operation(name)

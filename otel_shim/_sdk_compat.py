@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+from opentelemetry import trace as trace_api
+from opentelemetry._logs import _internal as logs_api
 from opentelemetry.sdk._configuration import _OTelSDKConfigurator as SDKConfigurator
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
 from opentelemetry.sdk._logs.export import (
@@ -21,6 +23,7 @@ __all__ = [
     "has_log_processor",
     "has_span_processor",
     "remove_attributes",
+    "swap_providers",
 ]
 
 
@@ -80,3 +83,13 @@ def first_log_processor(provider: LoggerProvider, processor: LogRecordProcessor)
     multi = provider._multi_log_record_processor
     with multi._lock:
         multi._log_record_processors = (processor, *multi._log_record_processors)
+
+
+def swap_providers(tracers: Any, loggers: Any) -> tuple[Any, Any]:
+    """Set the global providers and return those before, None where none was set.
+
+    For tests only: the API sets them once and for all.
+    """
+    before = trace_api._TRACER_PROVIDER, logs_api._LOGGER_PROVIDER
+    trace_api._TRACER_PROVIDER, logs_api._LOGGER_PROVIDER = tracers, loggers
+    return before

@@ -9,9 +9,11 @@ No current recording root, no identity: a context that outlived its request or j
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from contextvars import Token
 from typing import NamedTuple, cast
 
 from opentelemetry.context import Context, create_key, get_value, set_value
@@ -51,10 +53,11 @@ def _unkeyed(identity: Identity) -> dict[str, Scalar]:
 _stamp: Stamp = _unkeyed
 
 
-def use_stamp(stamp: Stamp) -> None:
-    """Set how identities become attributes; called once, when the distro is wired."""
+def use_stamp(stamp: Stamp) -> Stamp:
+    """Set how identities become attributes, and return how they did; called once, when the distro is wired."""
     global _stamp
-    _stamp = stamp
+    before, _stamp = _stamp, stamp
+    return before
 
 
 class Inbound:
@@ -248,6 +251,16 @@ def current_root() -> LocalRoot | None:
 def with_scope(scope: Scope) -> Context:
     """The current context with a scope in it."""
     return set_value(_SCOPE, scope)
+
+
+def leave(token: Token[Context]) -> None:
+    """Go back to the context before a block.
+
+    Where the block ends in another task (a stream that somebody else closes), there is nothing to go
+    back to; OpenTelemetry's ``detach`` would log an error each time.
+    """
+    with contextlib.suppress(ValueError):
+        token.var.reset(token)
 
 
 def with_inbound(inbound: Inbound, base: Context | None = None) -> Context:

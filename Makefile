@@ -49,7 +49,7 @@ check: setup tools ## Format, lint, types, layers, generated files
 	@$(RUN) ruff check .
 	@$(RUN) mypy
 	@$(RUN) lint-imports
-	@$(RUN) python semconv/generate.py --check
+	@$(RUN) python semconv/generate.py --check && $(RUN) python docs/generate.py --check
 	@cd $(PROCESSOR) && unformatted="$$(PATH="$$(../../collector/build.sh go):$$PATH" gofmt -l .)" && \
 	if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
 	@collector/build.sh generate-check
@@ -65,6 +65,7 @@ format: setup ## Format and mend what can be mended
 .PHONY: generate
 generate: setup tools ## Write what is generated from semconv/ and metadata.yaml
 	@PATH="$$(collector/build.sh go):$$PATH" $(RUN) python semconv/generate.py
+	@$(RUN) python docs/generate.py
 	@collector/build.sh generate
 
 .PHONY: bench

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from otel_shim.cli.opener import opener
+
 UNREACHABLE = "unreachable"
 REFUSED = "refused"
 ANSWER = "answer"
@@ -60,7 +62,7 @@ def _post(url: str, signal: str, headers: Mapping[str, str]) -> Verdict:
     request = urllib.request.Request(url, data=b"", headers=dict(headers))  # noqa: S310 - the operator's
     request.add_header("Content-Type", "application/x-protobuf")
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT, context=_tls(url, signal)):  # noqa: S310
+        with opener(_tls(url, signal)).open(request, timeout=_TIMEOUT):
             return Verdict()
     except urllib.error.HTTPError as error:
         with error:

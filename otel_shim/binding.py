@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import Context, attach
 from opentelemetry.sdk.trace import Span
 from opentelemetry.trace import get_current_span
 
@@ -42,12 +42,26 @@ def _extra(values: Mapping[str, Any]) -> dict[str, Scalar]:
     for name, value in values.items():
         if name in _TEXT_FIELDS or value is None:
             continue
-        if not isinstance(value, (str, bool, int, float)):
+        scalar = _exportable(value)
+        if scalar is None:
             counters.add("identity_rejected")
             continue
-        key = semconv.BINDABLE.get(name, f"{semconv.SAAS_EXTRA}.{name}")
-        extra[key] = value[:_MAX_EXTRA] if isinstance(value, str) else value
+        key = semconv.BINDABLE.get(name, f"{semconv.SAAS_EXTRA}.{_encodable(name)}")
+        extra[key] = scalar
     return extra
+
+
+def _exportable(value: Any) -> Scalar | None:
+    """A value that OTLP can hold: one that it cannot would lose the whole batch it is exported in."""
+    if isinstance(value, str):
+        return _encodable(value[:_MAX_EXTRA])
+    if isinstance(value, int):
+        return value if -(1 << 63) <= value < 1 << 63 else None
+    return value if isinstance(value, float) else None
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @guarded(default=None)
@@ -63,24 +77,25 @@ def bind(values: Mapping[str, Any]) -> None:
 
 def apply(root: context.LocalRoot, scope: context.Scope, found: Identity) -> None:
     """Bind an identity under a root, in the scope that holds there. What sources found gives way."""
-    if scope.bound().conflicts(found):
-        _diverge(root, scope, found)
-    elif scope.mixed or (scope is root.scope and not root.wide):
-        _open_branch(root, scope.identity.updated(found))
-    else:
-        scope.sourced -= found.known_fields()
-        root.put(scope, scope.identity.updated(found))
+    with root.binding:
+        if scope.bound().conflicts(found):
+            _diverge(root, scope, found)
+        elif scope.mixed or (scope is root.scope and not root.wide):
+            _open_branch(root, scope.identity.updated(found))
+        else:
+            scope.sourced -= found.known_fields()
+            root.put(scope, scope.identity.updated(found))
 
 
 def apply_sourced(root: context.LocalRoot, values: Mapping[str, str]) -> None:
     """Take what sources found for a request; what was bound stays."""
-    scope = root.scope
-    if scope.mixed:
-        return
-    taken = values.keys() - scope.bound().known_fields()
-    if taken:
-        scope.sourced |= taken
-        root.put(scope, scope.identity.updated(identity_from({k: values[k] for k in taken})))
+    with root.binding:
+        scope = root.scope
+        taken = values.keys() - scope.bound().known_fields()
+        if taken and not scope.mixed:
+            found = identity_from({name: values[name] for name in taken})
+            scope.sourced |= taken
+            root.put(scope, scope.identity.updated(found))
 
 
 def _diverge(root: context.LocalRoot, scope: context.Scope, found: Identity) -> None:
@@ -149,7 +164,7 @@ class ScopedIdentity:
         traceback: TracebackType | None,
     ) -> None:
         if self._token is not None:
-            detach(self._token)
+            context.leave(self._token)
             self._token = None
 
 

@@ -123,6 +123,7 @@ class LocalRoot:
         "_lock",
         "_open",
         "_prune_at",
+        "binding",
         "endpoint",
         "inbound",
         "operation",
@@ -147,6 +148,8 @@ class LocalRoot:
         self._open: list[weakref.ref[Span]] = []
         self._prune_at = _PRUNE_AT
         self._lock = threading.Lock()
+        self.binding = threading.RLock()
+        """Held from the look at what is bound to the change of it; spans start without it."""
 
     def live(self) -> bool:
         """Whether the work goes on: the span is open, or the request still runs background tasks."""

@@ -45,7 +45,7 @@ class Operation:
     ) -> None:
         if self._open:
             span, token = self._open.pop()
-            detach(token)
+            context.leave(token)
             _end(span, error)
 
     def __call__(self, function: _F) -> _F:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextvars import Token
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from opentelemetry import trace
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import Context, attach, get_current
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import Span, Status, StatusCode
 
@@ -44,9 +45,16 @@ class Operation:
         traceback: TracebackType | None,
     ) -> None:
         if self._open:
-            span, token = self._open.pop()
-            context.leave(token)
-            _end(span, error)
+            mine = self._innermost()
+            self._open.remove(mine)
+            context.leave(mine[1])
+            _end(mine[0], error)
+
+    def _innermost(self) -> tuple[Span, Any]:
+        """The block that ends here; several tasks may be inside of one operation object."""
+        current = trace.get_current_span()
+        here = self._open.copy()
+        return next((block for block in reversed(here) if block[0] is current), here[-1])
 
     def __call__(self, function: _F) -> _F:
         """Decorate a function, coroutine function, generator or async generator function."""
@@ -58,15 +66,19 @@ class Operation:
 
 @guarded(default=None)
 def _start(name: str) -> tuple[Span, Context]:
-    """Start the span; the first operation of a request names the request too."""
+    """Start the span; the first operation of a request or job names its root too."""
     root = context.current_root()
-    if root is not None and root.operation in (None, semconv.OPERATION_HTTP_REQUEST):
+    if root is not None:
         _name_root(root, name)
     span = _tracer.start_span(name, attributes={semconv.SAAS_OPERATION: name})
+    if root is None and (place := context.place_of(span)) is not None:
+        place.root.operation = name
     return span, context.with_operation(name, trace.set_span_in_context(span))
 
 
 def _name_root(root: context.LocalRoot, name: str) -> None:
+    if root.operation not in (None, semconv.OPERATION_HTTP_REQUEST):
+        return
     root.operation = name
     span = root.span()
     if span is not None and span.is_recording():
@@ -98,21 +110,28 @@ def _wrap_coroutine(name: str, function: Callable[..., Any]) -> Callable[..., An
 
 
 class _Steps:
-    """The span of a generator: current while it runs, not while its caller does."""
+    """The span of a generator: current while it runs, not while its caller does.
+
+    What the generator enters in one step (a block, another span) it is still in at the next.
+    """
 
     def __init__(self, name: str) -> None:
-        self._started = _start(name)
+        started = _start(name)
+        self._span: Span | None = started[0] if started is not None else None
+        self._inside: Context | None = started[1] if started is not None else None
+        self._token: Token[Context] | None = None
 
     def __enter__(self) -> None:
-        self._token = attach(self._started[1]) if self._started is not None else None
+        self._token = attach(self._inside) if self._inside is not None else None
 
     def __exit__(self, *_: object) -> None:
         if self._token is not None:
-            detach(self._token)
+            self._inside = get_current()
+            context.leave(self._token)
 
     def end(self, error: BaseException | None = None) -> None:
-        if self._started is not None:
-            _end(self._started[0], error)
+        if self._span is not None:
+            _end(self._span, error)
 
 
 def _wrap_generator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,7 +143,7 @@ def _wrap_generator(name: str, function: Callable[..., Any]) -> Callable[..., An
             while True:
                 with steps:
                     item = resume()
-                resume = yield from _suspended(generator, item)
+                resume = yield from _suspended(generator, item, steps)
         except StopIteration as stop:
             steps.end()
             return stop.value
@@ -136,13 +155,14 @@ def _wrap_generator(name: str, function: Callable[..., Any]) -> Callable[..., An
 
 
 def _suspended(
-    generator: Generator[Any, Any, Any], item: Any
+    generator: Generator[Any, Any, Any], item: Any, steps: _Steps
 ) -> Generator[Any, Any, Callable[[], Any]]:
     """Hand an item to the caller; what the caller does decides how the generator goes on."""
     try:
         sent = yield item
     except GeneratorExit:
-        generator.close()
+        with steps:
+            generator.close()
         raise
     except BaseException as error:  # noqa: BLE001 - handed on to the generator, unchanged
         return functools.partial(generator.throw, error)
@@ -161,7 +181,8 @@ def _wrap_async_generator(name: str, function: Callable[..., Any]) -> Callable[.
                 try:
                     sent = yield item
                 except GeneratorExit:
-                    await generator.aclose()
+                    with steps:
+                        await generator.aclose()
                     raise
                 except BaseException as error:  # noqa: BLE001 - handed on, unchanged
                     resume = functools.partial(generator.athrow, error)
@@ -176,8 +197,15 @@ def _wrap_async_generator(name: str, function: Callable[..., Any]) -> Callable[.
     return call
 
 
+def _is_coroutine(function: Callable[..., Any]) -> bool:
+    """A coroutine function, or an object that is called like one."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(type(function), "__call__", None)  # noqa: B004 - the method itself is looked at
+    )
+
+
 _WRAPPERS: tuple[tuple[Callable[[Any], bool], Callable[..., Any]], ...] = (
     (inspect.isasyncgenfunction, _wrap_async_generator),
-    (inspect.iscoroutinefunction, _wrap_coroutine),
+    (_is_coroutine, _wrap_coroutine),
     (inspect.isgeneratorfunction, _wrap_generator),
 )

@@ -15,11 +15,12 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import Span, Status, StatusCode
 
 from otel_shim import _semconv as semconv
-from otel_shim import context
+from otel_shim import context, counters, sources
 from otel_shim._guard import guarded
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _tracer = trace.get_tracer("otel_shim")
+_UNNAMED = "unnamed.operation"
 
 
 class Operation:
@@ -29,7 +30,7 @@ class Operation:
     """
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self._name = _usable(name)
         self._open: list[tuple[Span, Any]] = []
 
     def __enter__(self) -> None:
@@ -62,6 +63,15 @@ class Operation:
             if applies(function):
                 return cast(_F, functools.wraps(function)(wrap(self._name, function)))
         return cast(_F, functools.wraps(function)(_wrap_function(self._name, function)))
+
+
+@guarded(default=_UNNAMED)
+def _usable(name: Any) -> str:
+    """The name if it can be exported: one that cannot would lose the whole batch of its span."""
+    text = sources.canonical(name)
+    if text is None:
+        counters.add("identity_rejected")
+    return text or _UNNAMED
 
 
 @guarded(default=None)

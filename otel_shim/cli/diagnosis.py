@@ -118,21 +118,24 @@ def _config_file(seen: Observation) -> Iterator[Finding]:
 def _instrumentors(seen: Observation) -> Iterator[Finding]:
     for one in seen.instrumentors:
         if one.state == FAILED:
-            cause = f"the instrumentor {_package(one)} failed: {one.detail}"
+            cause = f"the instrumentor {one.name} ({one.distribution} {one.version}) failed: {one.detail}"
             fix = f"upgrade {one.distribution}, or add {one.name} to OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
             yield Finding(ERROR, "instrumentor-failed", cause, fix)
-        elif one.state == SKIPPED and one.reason == "limits":
-            cause = f"the instrumentor {_package(one)} was skipped: {one.detail}"
-            fix = f"install a version of the library in that range, or another {one.distribution}"
-            yield Finding(WARNING, "instrumentor-skipped", cause, fix)
         elif one.state == SKIPPED and one.reason == "disabled":
             cause = f"the instrumentor {one.name} is switched off"
             fix = "nothing, if that is meant; else OTEL_PYTHON_DISABLED_INSTRUMENTATIONS or the file says so"
             yield Finding(INFO, "instrumentor-disabled", cause, fix)
+    limited = [one for one in seen.instrumentors if one.reason == "limits"]
+    for _, same in groupby(limited, key=lambda one: (one.distribution, one.version, one.detail)):
+        yield _limited(tuple(same))
 
 
-def _package(one: Instrumentor) -> str:
-    return f"{one.name} ({one.distribution} {one.version})"
+def _limited(same: Sequence[Instrumentor]) -> Finding:
+    """One package may hold several instrumentors; its limits are one reason."""
+    names, one = " and ".join(i.name for i in same), same[0]
+    cause = f"{names} ({one.distribution} {one.version}) is skipped: {one.detail}"
+    fix = f"install a version of the library in that range, or another {one.distribution}"
+    return Finding(WARNING, "instrumentor-skipped", cause, fix)
 
 
 def _doubles(seen: Observation) -> Iterator[Finding]:
@@ -206,7 +209,7 @@ def _several(seen: Observation) -> Iterator[Finding]:
             cause = (
                 f"{count} exporters send {signal} to {address}, so everything arrives {count} times"
             )
-            fix = f"name one exporter in OTEL_{signal.upper()}_EXPORTER"
+            fix = f"take the application's own exporter out, or set OTEL_{signal.upper()}_EXPORTER=none"
             yield Finding(ERROR, "second-exporter", cause, fix)
 
 

@@ -208,6 +208,11 @@ def _replacement(name: str) -> str:
 
 
 def _limits(conflict: Any) -> str:
-    wanted = conflict.required or " or ".join(map(str, conflict.required_any or ()))
+    wanted = conflict.required or " or ".join(map(_plain, conflict.required_any or ()))
     found = conflict.found or ", ".join(map(str, conflict.found_any or ()))
-    return f"it takes {wanted}, and {found} is installed"
+    return f"it takes {_plain(wanted)}, and {found} is installed"
+
+
+def _plain(requirement: object) -> str:
+    """A requirement without its marker, which names the extra that it is listed under."""
+    return str(requirement).partition(";")[0].strip()

@@ -22,6 +22,7 @@ from otel_shim.capture.resolver import Resolution, Resolver
 from otel_shim.config import Config
 from otel_shim.model import ANONYMOUS, Identity
 from otel_shim.peers import trust
+from otel_shim.signals import export
 
 ASGIScope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -51,7 +52,8 @@ class Capture:
         """Run the application for one request; errors of the application pass unchanged."""
         inbound = None if RESOLUTION in scope else self._begin(scope)
         if inbound is None:  # no request, a mounted application, or a fault of ours
-            return await app(scope, receive, send)
+            lifespan = scope["type"] == "lifespan"
+            return await app(scope, receive, _flushing(send) if lifespan else send)
         token = attach(context.with_inbound(inbound))
         try:
             await app(scope, receive, self._responder(send, inbound, scope))
@@ -79,6 +81,17 @@ class Capture:
             await send(message)
 
         return respond
+
+
+def _flushing(send: Send) -> Send:
+    """Export what is queued before the server hears that the application has shut down."""
+
+    async def respond(message: Message) -> None:
+        if message["type"].startswith("lifespan.shutdown."):
+            export.flush()  # may block the loop: nothing else is left for it to do
+        await send(message)
+
+    return respond
 
 
 @guarded(default=None)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import (
     LogRecordExporter,
@@ -17,7 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_shim import counters
-from otel_shim._guard import logger
+from otel_shim._guard import guarded, logger
 
 _R = TypeVar("_R")
 _EXPORTER_LOGGERS = (
@@ -26,6 +27,8 @@ _EXPORTER_LOGGERS = (
     "opentelemetry.exporter.otlp.proto.http._log_exporter",
     "opentelemetry.exporter.otlp.proto.http.metric_exporter",
 )
+_FLUSH_SECONDS = 3.0
+"""Longest time for which the end of a server waits for its last telemetry."""
 _QUEUE_LOGGER = "opentelemetry.sdk._shared_internal"
 _QUEUE_FULL = "Queue full, dropping %s."
 
@@ -151,3 +154,24 @@ def quiet_exporters() -> None:
     for name in _EXPORTER_LOGGERS:
         logging.getLogger(name).filters.insert(0, _ToOutage())
     logging.getLogger(_QUEUE_LOGGER).filters.insert(0, _CountDrops())
+
+
+@guarded(default=None)
+def flush(seconds: float = _FLUSH_SECONDS) -> None:
+    """Export what is queued, all signals at once, and wait for it no longer than so many seconds.
+
+    For a process that ends without Python's own exit: uvicorn, when it has shut down in good order,
+    ends by the signal that it was sent.
+    """
+    deadline = time.monotonic() + seconds
+    providers = (
+        trace.get_tracer_provider(),
+        _logs.get_logger_provider(),
+        metrics.get_meter_provider(),
+    )
+    flushes = [p.force_flush for p in providers if hasattr(p, "force_flush")]
+    threads = [threading.Thread(target=guarded(default=None)(f), daemon=True) for f in flushes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))

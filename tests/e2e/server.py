@@ -18,7 +18,15 @@ import httpx
 
 from examples.saas.demo import parts
 from examples.saas.demo.jaeger import Jaeger
-from examples.saas.demo.stack import Part, Running, Stack, free_ports, run_once, running
+from examples.saas.demo.stack import (
+    Part,
+    Running,
+    Stack,
+    free_ports,
+    is_ready,
+    run_once,
+    running,
+)
 from tests.wheel import ROOT
 
 from .environments import APPS, Environment
@@ -109,8 +117,30 @@ def start(
     """Start an application and wait until it serves."""
     (port,) = free_ports(1)
     process = stack.start(uvicorn(environment, app, port, workers, env))
-    stack.wait_ready(READY_SECONDS)
+    return _ready(port, process)
+
+
+def _ready(port: int, process: Running) -> Server:
+    """Wait until a started application serves."""
+
+    def serves() -> bool:
+        assert process.process.poll() is None, process.log.read_text(errors="replace")
+        return is_ready(process.part)
+
+    eventually(serves, READY_SECONDS, f"{process.part.name} serves")
     return Server(parts.url(port), process)
+
+
+def start_together(
+    stack: Stack, environment: Environment, env: Mapping[str, str], workers: tuple[int, ...]
+) -> list[Server]:
+    """Start several servers of the application at the same time, each with so many workers."""
+    ports = free_ports(len(workers))
+    started = [
+        stack.start(uvicorn(environment, "apps.desk:app", port, count, env))
+        for port, count in zip(ports, workers, strict=True)
+    ]
+    return [_ready(port, process) for port, process in zip(ports, started, strict=True)]
 
 
 def fill_database(environment: Environment, out: Path) -> None:

@@ -1,6 +1,7 @@
 """What telemetry did not do as hoped, counted in this process.
 
-Names: ``internal_errors``, ``identity_conflicts``, ``identity_rejected``, ``bind_without_root``,
+Names: ``internal_errors``, ``identity_conflicts``, ``identity_rejected``, ``operation_rejected``,
+``bind_without_root``,
 ``<signal>_exported``, ``<signal>_export_failed``, ``<signal>_queue_dropped``.
 """
 

@@ -70,7 +70,7 @@ def _usable(name: Any) -> str:
     """The name if it can be exported: one that cannot would lose the whole batch of its span."""
     text = sources.canonical(name)
     if text is None:
-        counters.add("identity_rejected")
+        counters.add("operation_rejected")
     return text or _UNNAMED
 
 

@@ -28,15 +28,17 @@ def of(
     Without a key, or without an organisation to which the actor belongs, there is no pseudonym.
     ``clear`` puts ``user.id`` in place of ``user.hash``; only the operator may choose it.
     """
-    plain = {
-        semconv.SAAS_ORG_ID: identity.org_id,
-        semconv.SAAS_ACTOR_TYPE: actor_type(identity),
-        semconv.SAAS_ACTOR_ROLE: identity.actor_role,
-        semconv.SAAS_PLAN: identity.plan,
-        semconv.SAAS_REQUEST_ID: identity.request_id,
-    }
-    known: dict[str, Scalar] = {key: value for key, value in plain.items() if value is not None}
-    return {**identity.extra, **known, **_actor(identity, pseudonymiser, clear)}
+    plain = (
+        (semconv.SAAS_ORG_ID, identity.org_id),
+        (semconv.SAAS_ACTOR_TYPE, actor_type(identity)),
+        (semconv.SAAS_ACTOR_ROLE, identity.actor_role),
+        (semconv.SAAS_PLAN, identity.plan),
+        (semconv.SAAS_REQUEST_ID, identity.request_id),
+    )
+    found = {**identity.extra, **{key: value for key, value in plain if value is not None}}
+    if identity.user_id is not None:
+        found |= _actor(identity, pseudonymiser, clear)
+    return found
 
 
 def actor_type(identity: Identity) -> str | None:

@@ -183,13 +183,15 @@ class LocalRoot:
 
     def put(self, scope: Scope, identity: Identity) -> None:
         """Give a scope an identity and stamp the open spans that carry it."""
-        before = scope.attributes.keys()
+        before = scope.attributes
         scope.become(identity)
-        gone = before - scope.attributes.keys()
-        for span in self.carriers(scope):
+        now = scope.attributes
+        gone = before.keys() - now.keys()
+        changed = {key: value for key, value in now.items() if before.get(key) != value}
+        for span in self.carriers(scope) if gone or changed else ():
             if gone:
                 _sdk_compat.remove_attributes(span, gone)
-            span.set_attributes(scope.attributes)
+            span.set_attributes(changed)
 
     def mix(self, span: Span, place: Place) -> None:
         """Take the identity off a span that turned out to belong to several; a root becomes a barrier."""

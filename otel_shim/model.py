@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from otel_shim import _semconv as semconv
@@ -39,7 +39,7 @@ class Identity:
 
     def known_fields(self) -> frozenset[str]:
         """The names of the fields that are known."""
-        return frozenset(f.name for f in fields(self) if getattr(self, f.name) is not None)
+        return frozenset(name for name in _FIELDS if getattr(self, name) is not None)
 
     def without(self, names: Iterable[str]) -> Identity:
         """This identity with some fields unknown."""
@@ -48,16 +48,26 @@ class Identity:
 
     def updated(self, other: Identity) -> Identity:
         """This identity with every known field of the other put over it."""
-        changes: dict[str, Any] = {
-            f.name: value
-            for f in fields(other)
-            if f.name != "extra" and (value := getattr(other, f.name)) is not None
-        }
-        if other.extra:
-            changes["extra"] = {**self.extra, **other.extra}
-        if self.actor_type == ANONYMOUS and other.known():
-            changes.setdefault("actor_type", None)
-        return replace(self, **changes) if changes else self
+        if other is NOBODY:
+            return self
+        actor_type = None if self.actor_type == ANONYMOUS and other.known() else self.actor_type
+        return Identity(
+            org_id=_over(self.org_id, other.org_id),
+            user_id=_over(self.user_id, other.user_id),
+            actor_type=_over(actor_type, other.actor_type),
+            actor_role=_over(self.actor_role, other.actor_role),
+            plan=_over(self.plan, other.plan),
+            request_id=_over(self.request_id, other.request_id),
+            extra={**self.extra, **other.extra} if other.extra else self.extra,
+        )
+
+
+# The fields that say who or what; ``extra`` is not one of them.
+_FIELDS = ("org_id", "user_id", "actor_type", "actor_role", "plan", "request_id")
+
+
+def _over(mine: str | None, other: str | None) -> str | None:
+    return mine if other is None else other
 
 
 def _differ(mine: str | None, other: str | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 from otel_shim.config import Config
 
+_REMEMBERED = 4096
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -20,6 +22,20 @@ class Trust:
     """Identity may be inherited from it; otherwise the server span is an edge."""
     trace: bool
     """The trace may be continued; otherwise a new one is started and linked."""
+
+
+class Peers:
+    """Callers judged by one configuration; what was said of an address is remembered."""
+
+    def __init__(self, config: Config) -> None:
+        self._judge = functools.lru_cache(maxsize=_REMEMBERED)(
+            lambda host, forwarded: trust((host, 0 if forwarded else 1), config)
+        )
+        self._local = trust(None, config)
+
+    def trust(self, client: Sequence[Any] | None) -> Trust:
+        """See ``trust``."""
+        return self._judge(str(client[0]), _forwarded(client)) if client else self._local
 
 
 def trust(client: Sequence[Any] | None, config: Config) -> Trust:

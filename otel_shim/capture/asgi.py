@@ -9,7 +9,7 @@ whose background tasks still run.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from typing import Any
 
 from opentelemetry.context import attach, detach
@@ -21,7 +21,7 @@ from otel_shim._guard import guarded
 from otel_shim.capture.resolver import Resolution, Resolver
 from otel_shim.config import Config
 from otel_shim.model import ANONYMOUS, Identity
-from otel_shim.peers import trust
+from otel_shim.peers import Peers
 from otel_shim.signals import export
 
 ASGIScope = MutableMapping[str, Any]
@@ -33,6 +33,7 @@ Header = tuple[bytes, bytes]
 
 RESOLUTION = "otel_shim.resolution"
 """The key of the ASGI scope under which a request's resolution stands."""
+_ANONYMOUS = Identity(actor_type=ANONYMOUS)
 _REQUEST_ID = b"x-request-id"
 _TRACE_ID = b"x-trace-id"
 _EXPOSE = b"access-control-expose-headers"
@@ -45,7 +46,7 @@ class Capture:
     """Handles the requests of an application; one for the process."""
 
     def __init__(self, config: Config, resolver: Resolver) -> None:
-        self._config = config
+        self._peers = Peers(config)
         self._resolver = resolver
 
     async def handle(self, app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -70,7 +71,7 @@ class Capture:
         if scope["type"] not in ("http", "websocket"):
             return None
         request_id = _incoming_id(scope["headers"]) or request_ids.new()
-        inbound = context.Inbound(request_id, trust(scope.get("client"), self._config))
+        inbound = context.Inbound(request_id, self._peers.trust(scope.get("client")))
         scope[RESOLUTION] = Resolution(self._resolver, inbound, scope)
         return inbound
 
@@ -111,18 +112,18 @@ def _incoming_id(headers: Iterable[Header]) -> str | None:
 def _start_response(message: Message, inbound: context.Inbound, scope: ASGIScope) -> Message:
     """Settle what is known by now, and put the ids on the response."""
     headers: list[Header] = [(bytes(k), bytes(v)) for k, v in message.get("headers", ())]
-    _adopt(headers, inbound)
+    present = {name.lower(): value for name, value in reversed(headers)}  # the first of a name
+    _adopt(present.get(_REQUEST_ID), inbound)
     resolution: Resolution = scope[RESOLUTION]
     resolution.from_scope()
     root = inbound.root
     if root is not None:
         _settle(root, int(message.get("status", 101)), scope)
-    return {**message, "headers": headers + _ids(headers, inbound)}
+    return {**message, "headers": headers + _ids(present, inbound)}
 
 
-def _adopt(headers: Iterable[Header], inbound: context.Inbound) -> None:
+def _adopt(own: bytes | None, inbound: context.Inbound) -> None:
     """Take the request id that the application itself put on its response."""
-    own = next((v for k, v in headers if k.lower() == _REQUEST_ID), None)
     adopted = request_ids.well_formed(own) if own is not None else None
     if adopted is None or adopted == inbound.request_id:
         return
@@ -134,7 +135,7 @@ def _adopt(headers: Iterable[Header], inbound: context.Inbound) -> None:
 def _settle(root: context.LocalRoot, status: int, scope: ASGIScope) -> None:
     """Whoever was not identified by now is anonymous; an error has a code."""
     if not root.scope.identity.known() and not root.scope.mixed:
-        root.put(root.scope, root.scope.identity.updated(Identity(actor_type=ANONYMOUS)))
+        root.put(root.scope, root.scope.identity.updated(_ANONYMOUS))
     root.current_endpoint()  # kept for background tasks, which outlive the span
     span = root.span()
     if status >= 400 and span is not None and span.is_recording():
@@ -142,9 +143,8 @@ def _settle(root: context.LocalRoot, status: int, scope: ASGIScope) -> None:
         span.set_attribute(semconv.SAAS_ERROR_CODE, str(code)[:64])
 
 
-def _ids(headers: list[Header], inbound: context.Inbound) -> list[Header]:
+def _ids(present: Collection[bytes], inbound: context.Inbound) -> list[Header]:
     """The headers to add: ids that are not there yet, and their names for browsers of other origins."""
-    present = {name.lower() for name, _ in headers}
     added: list[Header] = []
     if _REQUEST_ID not in present:
         added.append((_REQUEST_ID, inbound.request_id.encode("ascii")))

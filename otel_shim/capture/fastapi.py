@@ -95,7 +95,9 @@ def _watch_solver(module: Any, resolver: Resolver) -> None:
         if resolution is None or kwargs.get("dependency_cache") is not None:
             return await solve(*args, **kwargs)
         resolution.from_scope()
-        kwargs["dependency_cache"] = _Results(resolution, watched.of(kwargs["dependant"]))
+        names = watched.of(kwargs["dependant"])
+        if names:
+            kwargs["dependency_cache"] = _Results(resolution, names)
         solved = await solve(*args, **kwargs)
         if not getattr(solved, "errors", None):
             resolution.from_scope(path=True)
@@ -133,7 +135,7 @@ class _WatchedNames:
     """For each route: the callables whose results a source may read, with the names they go by."""
 
     def __init__(self, resolver: Resolver) -> None:
-        self._known = resolver.dependencies.keys()
+        self._known = resolver.dependencies
         self._by_dependant: dict[int, tuple[Any, _Names]] = {}
 
     def of(self, dependant: Any) -> _Names:

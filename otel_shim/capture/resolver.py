@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from otel_shim import binding, context, sources
 from otel_shim._guard import guarded, logger
 from otel_shim.sources import Source
 
+_KEYS = {"state": "state", "user": "user", "path": "path_params"}
+"""Where in the ASGI scope each kind of source looks."""
+
 
 class Resolver:
     """The sources of a process, by where they look."""
 
     def __init__(self, configured: Iterable[Source]) -> None:
-        self._reported: set[Source] = set()
-        self.dependencies: dict[str, list[Source]] = {}
-        self.by_kind: dict[str, list[Source]] = {"state": [], "user": [], "path": []}
-        for source in configured:
-            if source.kind == "dependency":
-                self.dependencies.setdefault(source.path[0], []).append(source)
-            else:
-                self.by_kind[source.kind].append(source)
+        self._sources = sorted(configured, key=lambda source: source.rank)
+        self._reported: set[int] = set()
+        self._dependencies: dict[frozenset[str], tuple[Source, ...]] = {}
+        self._kinds: dict[frozenset[str], tuple[Source, ...]] = {}
+        self.dependencies = self.names("dependency")
+        self.state = self.names("state")
+
+    def names(self, kind: str) -> frozenset[str]:
+        """The names with which the sources of a kind begin."""
+        return frozenset(source.path[0] for source in self._sources if source.kind == kind)
+
+    def of_dependency(self, names: frozenset[str]) -> tuple[Source, ...]:
+        """The sources that look at a dependency known by these names, the best ranked first."""
+        found = self._dependencies.get(names)
+        if found is None:
+            found = tuple(s for s in self._of_kinds({"dependency"}) if s.path[0] in names)
+            self._dependencies[names] = found
+        return found
+
+    def of_kinds(self, kinds: frozenset[str]) -> tuple[Source, ...]:
+        """The sources of these kinds, the best ranked first."""
+        found = self._kinds.get(kinds)
+        if found is None:
+            found = self._kinds[kinds] = tuple(self._of_kinds(kinds))
+        return found
+
+    def _of_kinds(self, kinds: Collection[str]) -> Iterator[Source]:
+        return (source for source in self._sources if source.kind in kinds)
 
     def report(self, source: Source) -> None:
         """Log once which source matched."""
-        if source not in self._reported:
-            self._reported.add(source)
+        if id(source) not in self._reported:
+            self._reported.add(id(source))
             logger.info("%s is taken from %s", source.field, source)
 
 
@@ -44,14 +67,10 @@ class Resolution:
         self._ranks: dict[str, int] = {}
 
     @guarded(default=None)
-    def solved(self, names: Iterable[str], value: Any) -> None:
+    def solved(self, names: frozenset[str], value: Any) -> None:
         """Take what a solved dependency says, by the names under which it is known."""
-        found = {
-            source: sources.read(value, source.path[1:])
-            for name in names
-            for source in self._resolver.dependencies.get(name, ())
-        }
-        self._take(found)
+        found = self._resolver.of_dependency(names)
+        self._take((source, value, source.path[1:]) for source in found)
 
     @guarded(default=None)
     def from_scope(self, path: bool = False) -> None:
@@ -59,23 +78,30 @@ class Resolution:
 
         With ``path``, also what the path says: once authentication let the request through.
         """
-        found = dict(self._read("state")) if self._scope.get("state") else {}
+        kinds = self._present(path)
+        if kinds:
+            found = self._resolver.of_kinds(frozenset(kinds))
+            self._take((source, self._scope[_KEYS[source.kind]], source.path) for source in found)
+
+    def _present(self, path: bool) -> list[str]:
+        """The kinds for which the scope has something that a source may read."""
+        state = self._scope.get("state")
+        foreign = isinstance(state, dict) and self._resolver.state.isdisjoint(state)
+        kinds = ["state"] if state and not foreign else []
         if self._scope.get("user") is not None:
-            found |= self._read("user")
+            kinds.append("user")
         if path and self._scope.get("path_params"):
-            found |= self._read("path")
-        self._take(found)
+            kinds.append("path")
+        return kinds
 
-    def _read(self, kind: str) -> Mapping[Source, Any]:
-        start = self._scope["path_params" if kind == "path" else kind]
-        return {s: sources.read(start, s.path) for s in self._resolver.by_kind[kind]}
-
-    def _take(self, found: Mapping[Source, Any]) -> None:
+    def _take(self, readable: Iterable[tuple[Source, Any, tuple[str, ...]]]) -> None:
+        """Take for each field the first value that is there; the best ranked sources come first."""
         best: dict[str, tuple[Source, str]] = {}
-        for source, value in sorted(found.items(), key=lambda item: item[0].rank):
-            text = sources.canonical(value)
-            if text is not None and source.field not in best and self._better(source):
-                best[source.field] = (source, text)
+        for source, start, path in readable:
+            if source.field not in best and self._better(source):
+                text = sources.canonical(sources.read(start, path))
+                if text is not None:
+                    best[source.field] = (source, text)
         if best:
             self._apply(best)
 

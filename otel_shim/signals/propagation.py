@@ -40,6 +40,8 @@ class EdgePropagator(TextMapPropagator):
         # Propagators start from an empty context where none is given; the request must stay in it.
         base = identity_context.with_inbound(inbound, Context() if context is None else context)
         extracted = self._delegate.extract(carrier, context=base, getter=getter)
+        if context is None and extracted is base:  # nothing in the headers
+            return extracted
         return _judged(extracted, inbound) or extracted
 
     def inject(

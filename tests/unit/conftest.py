@@ -63,7 +63,7 @@ def tracer(telemetry: Telemetry) -> trace.Tracer:
 def edge_propagation(monkeypatch: pytest.MonkeyPatch) -> None:
     """The global propagator as the distro leaves it."""
     usual = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
-    monkeypatch.setattr(propagate, "propagator", EdgePropagator(usual))
+    monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", EdgePropagator(usual))
 
 
 @pytest.fixture

@@ -50,10 +50,10 @@ def test_update_puts_known_fields_over() -> None:
     assert before.plan == "free"
 
 
-def test_update_with_nothing_is_the_same_object() -> None:
-    """An update that says nothing costs no copy."""
-    identity = Identity(org_id="a")
-    assert identity.updated(NOBODY) is identity
+def test_update_with_nothing_changes_nothing() -> None:
+    """An update that says nothing leaves everything as it was."""
+    identity = Identity("a", "u", "user", "admin", "pro", "r", {"x": 1})
+    assert identity.updated(NOBODY) == identity
 
 
 def test_anonymous_ends_when_somebody_is_known() -> None:

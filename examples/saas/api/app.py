@@ -1,7 +1,9 @@
 """The application: `uvicorn --app-dir examples/saas api.app:app`."""
 
 import logging
+import multiprocessing
 from collections.abc import AsyncIterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -11,7 +13,32 @@ from . import errors, seed
 from .database import make_async_engine, make_async_sessions
 from .middleware import RequestLog
 from .partner_service import make_client
-from .routes import auth, billing, health, partner, planning
+from .routes import (
+    auth,
+    b2b,
+    billing,
+    charts,
+    chat,
+    health,
+    material,
+    partner,
+    payroll,
+    planning,
+    privacy,
+)
+
+ROUTERS = (
+    health.router,
+    auth.router,
+    planning.router,
+    billing.router,
+    chat.router,
+    privacy.router,
+    charts.router,
+    b2b.router,
+    payroll.router,
+    material.router,
+)
 
 logging.basicConfig(
     level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=False
@@ -23,10 +50,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Make what needs a running event loop, and the data on the very first start."""
     await run_in_threadpool(seed.ensure)
     async_engine = make_async_engine()
-    async with make_client() as client:
-        app.state.async_sessions = make_async_sessions(async_engine)
-        app.state.partner = client
-        yield
+    # Not by fork: this process has threads.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as processes:
+        async with make_client() as client:
+            app.state.async_sessions = make_async_sessions(async_engine)
+            app.state.partner = client
+            app.state.processes = processes
+            yield
     await async_engine.dispose()
 
 
@@ -35,7 +66,7 @@ def create_app() -> FastAPI:
     app = FastAPI(title="Roster", lifespan=lifespan)
     errors.install(app)
     app.add_middleware(RequestLog)
-    for router in (health.router, auth.router, planning.router, billing.router):
+    for router in ROUTERS:
         app.include_router(router)
     app.mount("/partner", partner.create_app())
     return app

@@ -1,4 +1,4 @@
-"""Two engines on one SQLite file: a synchronous one made at import, an asyncio one in lifespan."""
+"""Two engines on one database: a synchronous one made at import, an asyncio one in lifespan."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
@@ -15,16 +15,16 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from .settings import settings
 
-# Several workers write to one file: a writer waits for the other instead of failing at once.
-LOCK_WAIT = {"timeout": 20}
+# Several workers write to SQLite's one file: a writer waits for the other instead of failing at once.
+CONNECT_ARGS = {"timeout": 20} if settings.database == "sqlite" else {}
 
-engine = create_engine(settings.database_url, connect_args=LOCK_WAIT)
+engine = create_engine(settings.sync_database_url, connect_args=CONNECT_ARGS)
 SessionLocal = sessionmaker(engine)
 
 
 def make_async_engine() -> AsyncEngine:
     """Make the asyncio engine; called from lifespan, when the event loop runs."""
-    return create_async_engine(settings.async_database_url, connect_args=LOCK_WAIT)
+    return create_async_engine(settings.async_database_url, connect_args=CONNECT_ARGS)
 
 
 def make_async_sessions(async_engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:

@@ -1,8 +1,9 @@
 """The tables."""
 
 from datetime import date, datetime, timezone
+from typing import Any, ClassVar
 
-from sqlalchemy import ForeignKey
+from sqlalchemy import JSON, DateTime, ForeignKey, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
@@ -12,6 +13,11 @@ def _now() -> datetime:
 
 class Base(DeclarativeBase):
     """Root of the tables."""
+
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSON,
+    }
 
 
 class Organisation(Base):
@@ -33,6 +39,7 @@ class User(Base):
     name: Mapped[str]
     role: Mapped[str]
     password_hash: Mapped[str]
+    hourly_cents: Mapped[int | None]
     active: Mapped[bool] = mapped_column(default=True)
     # Lazy on purpose: few endpoints need it, and reading it costs a query.
     organisation: Mapped[Organisation] = relationship(lazy="select")
@@ -55,6 +62,7 @@ class ApiKey(Base):
     id: Mapped[str] = mapped_column(unique=True)
     org_id: Mapped[str] = mapped_column(ForeignKey("organisation.id"))
     last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
 
 
 class Plan(Base):
@@ -109,3 +117,60 @@ class AuditNote(Base):
     user_id: Mapped[str]
     action: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=_now)
+
+
+class ChatMessage(Base):
+    """One turn of a person's conversation with the assistant."""
+
+    __tablename__ = "chat_message"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id"), index=True)
+    author: Mapped[str]
+    text: Mapped[str]
+
+
+class Chart(Base):
+    """A computed natal chart; the key is a digest of what was computed from."""
+
+    __tablename__ = "chart"
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    body: Mapped[dict[str, Any]]
+
+
+class PrivacyRequest(Base):
+    """What a person asked for under the GDPR, and what came of it."""
+
+    __tablename__ = "privacy_request"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    org_id: Mapped[str]
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id"))
+    kind: Mapped[str]
+    status: Mapped[str] = mapped_column(default="open")
+    audit_record_id: Mapped[str]
+    result: Mapped[dict[str, Any] | None]
+
+
+class Payslip(Base):
+    """What a person earned in a month."""
+
+    __tablename__ = "payslip"
+    __table_args__ = (UniqueConstraint("user_id", "month"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("organisation.id"), index=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id"))
+    month: Mapped[str]
+    amount_cents: Mapped[int]
+
+
+class Item(Base):
+    """Material in stock; the version rises with every change."""
+
+    __tablename__ = "item"
+    __table_args__ = (UniqueConstraint("org_id", "sku"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("organisation.id"))
+    sku: Mapped[str]
+    stock: Mapped[int]
+    version: Mapped[int] = mapped_column(default=1)
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 (SQLAlchemy reads it once)

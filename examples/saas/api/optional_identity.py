@@ -2,8 +2,8 @@
 
 Nothing here is needed for identity on the spans and logs of a request with a signed-in user: the
 shim finds `current_user` by itself. This module is for what a framework cannot know: who signs in
-during a login, which organisation an API key acts for, a job that walks over organisations, and the
-product's own names for operations.
+during a login, which organisation an API key acts for, which audit record belongs to the work, a job
+that walks over organisations, and the product's own names for operations.
 
 The backend runs without the package `otel_shim` too: every function below then does nothing. Only
 its absence is tolerated; a package that is there but broken fails the start, as any import would.
@@ -37,6 +37,17 @@ def bind_api_key(org_id: str, key_id: str) -> None:
     """Say for which organisation a machine acts."""
     if INSTALLED:
         otel_shim.bind(org_id=org_id, user_id=key_id, actor_type="api_key", legal_basis="contract")
+
+
+def bind_audited(record_id: str, activity: str, legal_basis: str, retention: str) -> None:
+    """Name the audit record of this work, and what of the GDPR applies to it."""
+    if INSTALLED:
+        otel_shim.bind(
+            audit_record_id=record_id,
+            processing_activity_id=activity,
+            legal_basis=legal_basis,
+            retention_class=retention,
+        )
 
 
 def acting_for(org_id: str) -> AbstractContextManager[object]:

@@ -63,7 +63,7 @@ def require_role(*roles: str) -> Callable[[User], Awaitable[None]]:
 def current_api_key(key: Annotated[str | None, Depends(partner_key)], session: SyncDB) -> ApiKey:
     """The partner's key. Commits its last use, after which the object's attributes are expired."""
     stored = session.get(ApiKey, digest(key)) if key else None
-    if stored is None:
+    if stored is None or stored.revoked_at is not None:
         raise AppError(401, "api_key_invalid", "send a valid X-Api-Key")
     bind_api_key(stored.org_id, stored.id)
     stored.last_used_at = datetime.now(timezone.utc)

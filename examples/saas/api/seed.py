@@ -3,11 +3,22 @@
 from collections.abc import Iterator
 from datetime import date, timedelta
 
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy.orm import Session
 
 from .database import engine
-from .models import ApiKey, AuditNote, Base, Invoice, Organisation, Plan, Shift, Usage, User
+from .models import (
+    ApiKey,
+    AuditNote,
+    Base,
+    Invoice,
+    Item,
+    Organisation,
+    Plan,
+    Shift,
+    Usage,
+    User,
+)
 from .passwords import digest, hash_password
 from .people import CUSTOMERS, PASSWORD, Customer, api_key, user_id
 
@@ -15,6 +26,10 @@ from .people import CUSTOMERS, PASSWORD, Customer, api_key, user_id
 LAST_TABLE = AuditNote.__tablename__
 FIRST_WEEK = date(2026, 11, 2)
 EXPORT_QUOTA = {"free": 3, "team": 200, "enterprise": 2_000}
+CALL_QUOTA = {"free": 2, "team": 1_000, "enterprise": 10_000}
+HOURLY_CENTS = {"admin": 4_200, "planner": 3_100, "member": 2_300}
+# A number all programs that fill this database agree on.
+FILL_LOCK = 7_205_116
 
 
 def ensure(target: Engine = engine) -> None:
@@ -22,12 +37,20 @@ def ensure(target: Engine = engine) -> None:
     if inspect(target).has_table(LAST_TABLE):
         return
     with target.connect() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        _lock(connection)
         if not inspect(connection).has_table(LAST_TABLE):
             Base.metadata.create_all(connection)
             _fill(Session(connection))
         connection.commit()
+
+
+def _lock(connection: Connection) -> None:
+    """Let one process fill at a time, until its transaction ends."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({FILL_LOCK})")
 
 
 def _fill(session: Session) -> None:
@@ -51,6 +74,8 @@ def _users(customer: Customer) -> Iterator[User]:
             email=person.email,
             role=person.role,
             password_hash=hash_password(PASSWORD),
+            # The last hired has no wage yet: a payroll run must say so and pay the others.
+            hourly_cents=HOURLY_CENTS[person.role] if index < len(customer.people) - 1 else None,
         )
 
 
@@ -62,6 +87,9 @@ def _belongings(customer: Customer, number: int) -> Iterator[Base]:
         last_used_at=None,
     )
     yield Usage(org_id=customer.id, feature="exports", quota=EXPORT_QUOTA[customer.plan])
+    yield Usage(org_id=customer.id, feature="api_calls", quota=CALL_QUOTA[customer.plan])
+    yield Item(org_id=customer.id, sku="apron", stock=100)
+    yield Item(org_id=customer.id, sku="badge", stock=2)
     for week in range(2):
         yield Plan(org_id=customer.id, week=FIRST_WEEK + timedelta(weeks=week))
     # The free customer has no invoices yet: /billing/forecast does not expect that.

@@ -4,6 +4,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+# Each database's driver for the synchronous engine and for the asyncio one.
+DRIVERS = {
+    "sqlite": ("sqlite", "sqlite+aiosqlite"),
+    "postgresql": ("postgresql+psycopg", "postgresql+asyncpg"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -13,13 +19,26 @@ class Settings:
     connector_url: str
 
     @property
+    def database(self) -> str:
+        """Which database it is: `sqlite` or `postgresql`."""
+        return self.database_url.partition(":")[0].partition("+")[0]
+
+    @property
+    def sync_database_url(self) -> str:
+        """The URL for the synchronous engine, whichever driver the setting names."""
+        return self._with_driver(DRIVERS[self.database][0])
+
+    @property
     def async_database_url(self) -> str:
-        """The same SQLite file for the asyncio engine."""
-        return self.database_url.replace("sqlite://", "sqlite+aiosqlite://", 1)
+        """The same database for the asyncio engine."""
+        return self._with_driver(DRIVERS[self.database][1])
+
+    def _with_driver(self, driver: str) -> str:
+        return driver + self.database_url[self.database_url.index(":") :]
 
 
 def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read `SAAS_DATABASE_URL` (a `sqlite:///` URL) and `SAAS_CONNECTOR_URL`."""
+    """Read `SAAS_DATABASE_URL` (`sqlite:///…` or `postgresql+asyncpg://…`) and `SAAS_CONNECTOR_URL`."""
     return Settings(
         database_url=environ.get("SAAS_DATABASE_URL", "sqlite:///saas.db"),
         connector_url=environ.get("SAAS_CONNECTOR_URL", "http://127.0.0.1:8001"),

@@ -8,8 +8,11 @@ from uuid import uuid4
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
+from . import models
+
 logger = logging.getLogger(__name__)
 app = FastAPI(title="Partner connector")
+app.include_router(models.router)
 
 CARD_LIMIT_CENTS = 500_000
 MAILBOX_SECONDS = 0.002

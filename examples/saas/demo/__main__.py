@@ -22,9 +22,10 @@ from otel_shim import _semconv
 from ..api.people import CUSTOMERS
 from . import checks, parts, report
 from .collector import HELD, read_counters
+from .driver import Call
 from .jaeger import Jaeger, Trace, wait_for
 from .stack import PartError, Stack, running
-from .traffic import Call, drive
+from .traffic import drive
 
 READY_SECONDS = 60.0
 ARRIVAL_SECONDS = 60.0

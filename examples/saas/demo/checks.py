@@ -9,9 +9,9 @@ from otel_shim import _semconv
 
 from ..api.people import CUSTOMERS, user_id
 from .collector import COMPLETED, SEEN
+from .driver import Call
 from .jaeger import Span, Trace, incomplete
 from .parts import API_SERVICE, CONNECTOR_SERVICE
-from .traffic import Call
 
 USER_HASH, USER_ID, _ = _semconv.UPSTREAM_IDENTITY
 IDENTITY_NAMES = _semconv.SAFE | frozenset(_semconv.UPSTREAM_IDENTITY)

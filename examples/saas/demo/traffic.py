@@ -3,83 +3,14 @@
 import asyncio
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import httpx
 
 from ..api.people import CUSTOMERS, PASSWORD, Customer, Person, api_key, user_id
+from . import journeys
+from .driver import NOBODY, Call, Caller, Driver, Step, step
 
 WEEK = "2026-12-07"
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who sends a request, as the application should see it; all None: nobody."""
-
-    kind: str = "anonymous"
-    org_id: str | None = None
-    user_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A request to send and the statuses it may get."""
-
-    method: str
-    path: str
-    expected: frozenset[int]
-    json: Any = None
-    signed_in: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request that was sent, and what came back."""
-
-    caller: Caller
-    step: Step
-    status: int
-    sent_request_id: str | None
-    request_id: str | None
-    trace_id: str | None
-
-    def __str__(self) -> str:
-        return f"{self.step.method} {self.step.path} → {self.status}"
-
-
-NOBODY = Caller()
-
-
-def step(method: str, path: str, *expected: int, json: Any = None, signed_in: bool = True) -> Step:
-    """A step; `signed_in=False` where the application never gets to know the caller."""
-    return Step(method, path, frozenset(expected), json, signed_in)
-
-
-class Driver:
-    """Sends steps to one API and remembers every call."""
-
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self.client = client
-        self.calls: list[Call] = []
-
-    async def send(
-        self, caller: Caller, todo: Step, headers: Mapping[str, str] | None = None
-    ) -> httpx.Response:
-        """Send one step and read the answer to its end."""
-        sent = dict(headers or {})
-        answer = await self.client.request(todo.method, todo.path, json=todo.json, headers=sent)
-        self.calls.append(
-            Call(
-                caller if todo.signed_in else NOBODY,
-                todo,
-                answer.status_code,
-                sent.get("X-Request-Id"),
-                answer.headers.get("X-Request-Id"),
-                answer.headers.get("X-Trace-Id"),
-            )
-        )
-        return answer
 
 
 async def drive(url: str) -> list[Call]:
@@ -111,8 +42,10 @@ async def _person(driver: Driver, customer: Customer, index: int) -> None:
     ids = [int(plan["id"]) for plan in plans.json()]
     for todo in journey(customer, person, caller.user_id or "", ids):
         await driver.send(caller, todo, auth)
+    await journeys.of_everybody(driver, caller, auth, person.role)
     if person.role == "admin":
         await _pay(driver, caller, auth)
+        await journeys.of_admins(driver, caller, auth, customer.plan)
     await driver.send(caller, step("POST", "/auth/logout", 204), auth)
     await driver.send(caller, step("GET", "/auth/me", 401, signed_in=False), auth)
 

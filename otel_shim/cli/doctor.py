@@ -155,9 +155,10 @@ def _facts(seen: Observation) -> Iterator[tuple[str, str]]:
     yield "protobuf", seen.protobuf or "not installed"
     yield "sources", f"{len(seen.sources)} configured"
     if seen.app is not None and not seen.app.problem:
+        names = dict.fromkeys(s.split(":")[-1].split(".")[0] for s in diagnosis.matching(seen))
         yield (
             "application",
-            f"{seen.app.target}: {', '.join(diagnosis.matching(seen)) or 'no source'}",
+            f"{seen.app.target}; identity from {', '.join(names) or 'no dependency'}",
         )
 
 

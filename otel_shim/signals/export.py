@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -39,6 +40,15 @@ class Outage:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._since: float | None = None
+        self._ending = False
+
+    def end(self) -> None:
+        """Note that the process ends: what cannot be exported now never will be."""
+        self._ending = True
+
+    def final(self) -> bool:
+        """Whether nothing will be exported any more."""
+        return self._ending and self._since is not None
 
     def failed(self, reason: str) -> None:
         """Note a failure; the first of an outage is the one warning."""
@@ -77,7 +87,7 @@ _outage = Outage()
 def _counted(signal: str, export: Callable[[Any], _R], batch: Sequence[Any], failure: _R) -> _R:
     """Export a batch and count its records by result; an exception of the exporter is a failure."""
     try:
-        result = export(batch)
+        result = failure if _outage.final() else export(batch)
     except Exception as error:  # noqa: BLE001 - an exporter may fail in any way
         _outage.failed(type(error).__name__)
         result = failure
@@ -150,7 +160,12 @@ class _CountDrops(logging.Filter):
 
 
 def quiet_exporters() -> None:
-    """Replace the exporters' own warnings by the one of an outage, and count drops of full queues."""
+    """Replace the exporters' own warnings by the one of an outage, and count what is dropped.
+
+    An outage does not hold up the end of the process either: what is left would wait for one timeout
+    after the other.
+    """
+    atexit.register(_outage.end)  # runs before the exit of the providers, which exist already
     for name in _EXPORTER_LOGGERS:
         logging.getLogger(name).filters.insert(0, _ToOutage())
     logging.getLogger(_QUEUE_LOGGER).filters.insert(0, _CountDrops())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / ".build" / "e2e"
+KEEP_SECONDS = 3600.0
 _PACKAGE = ("pyproject.toml", "README.md")
 
 
@@ -47,12 +51,28 @@ def package_digest() -> str:
     return digest([*sources, *(ROOT / name for name in _PACKAGE)])
 
 
+@contextmanager
+def building() -> Iterator[None]:
+    """Only one process of this host builds at a time."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def remove_old(pattern: str) -> None:
+    """Remove what was built for sources of the past; what another run may still use is kept."""
+    for old in BUILD.glob(pattern):
+        if time.time() - old.stat().st_mtime > KEEP_SECONDS:
+            shutil.rmtree(old)
+
+
 def build_wheel() -> Path:
     """Build the wheel, unless it is there for these very sources."""
     folder = BUILD / f"wheel-{package_digest()}"
-    if not list(folder.glob("*.whl")):
-        for old in BUILD.glob("wheel-*"):
-            shutil.rmtree(old)
-        run_uv("build", "--wheel", "--quiet", "--out-dir", str(folder))
+    with building():
+        if not list(folder.glob("*.whl")):
+            remove_old("wheel-*")
+            run_uv("build", "--wheel", "--quiet", "--out-dir", str(folder))
     (wheel,) = folder.glob("*.whl")
     return wheel

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.wheel import BUILD, ROOT, build_wheel, package_digest, run_uv
+from tests.wheel import BUILD, ROOT, build_wheel, building, package_digest, remove_old, run_uv
 
 APPS = Path(__file__).resolve().parent / "apps"
 
@@ -19,10 +20,12 @@ class Environment:
     name: str
     replaced: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property
     def path(self) -> Path:
-        """Where it is."""
-        return BUILD / self.name
+        """Where it is, for the sources of the moment."""
+        lock = hashlib.sha256((ROOT / "uv.lock").read_bytes()).hexdigest()
+        made_from = f"{package_digest()} {lock} {' '.join(self.replaced)}"
+        return BUILD / f"{self.name}-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}"
 
     def program(self, name: str) -> str:
         """The path of one of its programs."""
@@ -39,36 +42,29 @@ CONTRIB_FASTAPI = Environment("contrib-fastapi", ("fastapi==0.141.1", "sqlalchem
 
 def make(environment: Environment) -> Environment:
     """Install wheel and application packages, unless that was done for these very sources."""
-    stamp = environment.path / "stamp"
-    wanted = _inputs(environment)
-    if stamp.exists() and stamp.read_text() == wanted:
-        return environment
-    shutil.rmtree(environment.path, ignore_errors=True)
     wheel = build_wheel()
+    with building():
+        if not (environment.path / "complete").exists():
+            remove_old(f"{environment.name}-*")
+            shutil.rmtree(environment.path, ignore_errors=True)
+            _fill(environment, wheel)
+    return environment
+
+
+def _fill(environment: Environment, wheel: Path) -> None:
     run_uv("venv", "--quiet", str(environment.path))
     python = environment.program("python")
     locked = run_uv(
-        "export",
-        "--frozen",
-        "--quiet",
-        "--no-emit-project",
-        "--no-default-groups",
-        "--group",
-        "saas-api",
+        *("export", "--frozen", "--quiet", "--no-emit-project", "--no-default-groups"),
+        *("--group", "saas-api"),
     )
     _install(python, "--requirements", "-", stdin=locked)
     _install(python, "--no-deps", str(wheel))
     if environment.replaced:
         _install(python, *environment.replaced)
     run_uv("pip", "check", "--quiet", "--python", python)
-    stamp.write_text(wanted)
-    return environment
+    (environment.path / "complete").touch()
 
 
 def _install(python: str, *what: str, stdin: str | None = None) -> None:
     run_uv("pip", "install", "--quiet", "--python", python, *what, stdin=stdin)
-
-
-def _inputs(environment: Environment) -> str:
-    lock = hashlib.sha256((ROOT / "uv.lock").read_bytes()).hexdigest()
-    return f"{package_digest()} {lock} {' '.join(environment.replaced)}"

@@ -1,4 +1,4 @@
-"""Write the Python constants, the Go constants and the reference from attributes.yaml.
+"""Write the Python constants, the Go constants and the reference from attributes.yaml and metrics.yaml.
 
 `generate.py` writes; `generate.py --check` writes nothing and exits 1, naming each file that differs.
 """
@@ -19,7 +19,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = "semconv/attributes.yaml"
+METRICS_SOURCE = "semconv/metrics.yaml"
 NOTICE = f"Generated from {SOURCE} by `make generate`; do not edit."
+METRICS_NOTICE = f"Generated from {METRICS_SOURCE} by `make generate`; do not edit."
 GO_FILE = "processor/identityprocessor/internal/semconv/generated_attributes.go"
 
 
@@ -72,12 +74,28 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """One metric; ``python`` is the constant of OpenTelemetry's where the metric is not ours."""
+
+    name: str
+    instrument: str
+    unit: str
+    brief: str
+    attributes: tuple[str, ...]
+    annotations: dict[str, Any]
+    python: str | None = None
+
+
+@dataclass(frozen=True)
 class Contract:
-    """Everything attributes.yaml says."""
+    """Everything attributes.yaml and metrics.yaml say."""
 
     groups: tuple[Group, ...]
     upstream: tuple[Upstream, ...]
     operations: tuple[Operation, ...]
+    metrics: tuple[Metric, ...]
+    metric_attributes: dict[str, str]
+    """OpenTelemetry's own attributes of metrics, with the constants' names."""
 
     def attributes(self) -> Iterator[Attribute]:
         """Every attribute of ours, in the order of the file."""
@@ -85,13 +103,27 @@ class Contract:
             yield from group.attributes
 
 
-def read_contract(text: str) -> Contract:
-    """Parse the YAML text; a missing key raises KeyError naming it."""
-    raw = yaml.safe_load(text)
+def read_contract(text: str, metrics_text: str) -> Contract:
+    """Parse the two YAML texts; a missing key raises KeyError naming it."""
+    raw, metrics = yaml.safe_load(text), yaml.safe_load(metrics_text)
     return Contract(
         groups=tuple(_group(g) for g in raw["groups"]),
         upstream=tuple(Upstream(**u) for u in raw["upstream"]),
         operations=tuple(Operation(**o) for o in raw["operations"]),
+        metrics=tuple(_metric(m) for m in (*metrics["upstream"], *metrics["groups"])),
+        metric_attributes={a["id"]: a["python"] for a in metrics["upstream_attributes"]},
+    )
+
+
+def _metric(raw: dict[str, Any]) -> Metric:
+    return Metric(
+        name=raw["metric_name"],
+        instrument=raw["instrument"],
+        unit=raw["unit"],
+        brief=raw["brief"],
+        attributes=tuple(a["ref"] for a in raw["attributes"]),
+        annotations=raw["annotations"],
+        python=raw.get("python"),
     )
 
 
@@ -124,7 +156,12 @@ def python_constants(contract: Contract) -> str:
             lines += [f"{name}: Final = {_quote(member.value)}"]
     for operation in contract.operations:
         lines += [f"OPERATION_{_upper(operation.id)}: Final = {_quote(operation.id)}"]
-    lines += ["", *_python_tables(contract)]
+    lines += [
+        f"METRIC_{_upper(m.name)}: Final = {_quote(m.name)}"
+        for m in contract.metrics
+        if not m.python
+    ]
+    lines += ["", *_python_tables(contract), "", *_python_metrics(contract)]
     return "\n".join(lines) + "\n"
 
 
@@ -150,6 +187,27 @@ def _python_tables(contract: Contract) -> Iterator[str]:
     names = ", ".join(_quote(u.id) for u in contract.upstream)
     yield f"UPSTREAM_IDENTITY: Final = ({names})"
     yield '"""OpenTelemetry\'s own names in the identity groups."""'
+
+
+def _python_metrics(contract: Contract) -> Iterator[str]:
+    yield "METRICS: Final[dict[str, tuple[str, str]]] = {"
+    for metric in contract.metrics:
+        yield f"    {_quote(metric.name)}: ({_quote(metric.unit)}, {_quote(metric.brief)}),"
+    yield from ("}", '"""Name of a metric to its unit and its meaning."""', "")
+    yield "METRIC_ATTRIBUTES: Final[dict[str, frozenset[str]]] = {"
+    for metric in contract.metrics:
+        ids = ", ".join(map(_quote, metric.attributes))
+        yield f"    {_quote(metric.name)}: frozenset(({ids},)),"
+    yield from (
+        "}",
+        '"""Name of a metric to its attributes, without those of its exemplars."""',
+        "",
+    )
+    yield "METRIC_BOUNDARIES: Final[dict[str, tuple[float, ...]]] = {"
+    for metric in contract.metrics:
+        if boundaries := metric.annotations.get("boundaries"):
+            yield f"    {_quote(metric.name)}: {tuple(boundaries)},"
+    yield from ("}", '"""Name of a histogram to its boundaries, in its unit."""')
 
 
 def go_constants(contract: Contract) -> str:
@@ -216,6 +274,42 @@ def _row(attribute: Attribute) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def metrics_reference(contract: Contract) -> str:
+    """The text of docs/reference/metrics.md."""
+    lines = ["# Metrics", "", f"<!-- {METRICS_NOTICE} -->", ""]
+    lines += [
+        "No user, organisation or request is ever a label. What stands under exemplar is kept on"
+    ]
+    lines += ["exemplars only, beside the trace and span ids.", ""]
+    lines += [
+        "| metric | in Prometheus | kind | unit | meaning | labels | exemplar | recorded by |"
+    ]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    lines += [_metric_row(m) for m in contract.metrics]
+    lines += ["", "## Boundaries of the histograms", "", "| metric | boundaries |", "|---|---|"]
+    lines += [
+        f"| `{m.name}` | {', '.join(map(str, m.annotations['boundaries']))} |"
+        for m in contract.metrics
+        if "boundaries" in m.annotations
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _metric_row(metric: Metric) -> str:
+    notes = metric.annotations
+    cells = (
+        f"`{metric.name}`",
+        f"`{notes['prometheus']}`",
+        metric.instrument,
+        metric.unit,
+        metric.brief,
+        ", ".join(f"`{a}`" for a in metric.attributes),
+        ", ".join(f"`{a}`" for a in notes.get("exemplar", ())),
+        notes["set_by"],
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
 def _upper(name: str) -> str:
     return name.replace(".", "_").upper()
 
@@ -230,20 +324,31 @@ def _quote(text: str) -> str:
 
 
 def check_upstream(contract: Contract) -> None:
-    """Raise ValueError where OpenTelemetry's package names an attribute otherwise than we do."""
-    for upstream in contract.upstream:
-        module, _, constant = upstream.python.rpartition(".")
+    """Raise ValueError where OpenTelemetry's package names something otherwise than we do."""
+    named = {u.python: u.id for u in contract.upstream}
+    named |= {m.python: m.name for m in contract.metrics if m.python}
+    named |= {python: id_ for id_, python in contract.metric_attributes.items()}
+    for python, name in named.items():
+        module, _, constant = python.rpartition(".")
         value = getattr(importlib.import_module(module), constant)
-        if value != upstream.id:
-            raise ValueError(
-                f"{upstream.python} is {value!r}, attributes.yaml says {upstream.id!r}"
-            )
+        if value != name:
+            raise ValueError(f"{python} is {value!r}, the contract says {name!r}")
+
+
+def wrong_attributes(contract: Contract) -> Iterator[str]:
+    """What is wrong with the attributes of metrics: unknown ones, and those that must be no label."""
+    allowed = {a.id for a in contract.attributes() if a.annotations["metric_dimension"]}
+    for metric in contract.metrics:
+        for name in metric.attributes:
+            if name not in allowed and name not in contract.metric_attributes:
+                yield f"{METRICS_SOURCE}: {name} may be no attribute of {metric.name}"
 
 
 WRITERS: dict[str, Callable[[Contract], str]] = {
     "otel_shim/_semconv.py": python_constants,
     GO_FILE: go_constants,
     "docs/reference/attributes.md": reference,
+    "docs/reference/metrics.md": metrics_reference,
 }
 
 
@@ -266,12 +371,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
     check = parser.parse_args().check
-    contract = read_contract((ROOT / SOURCE).read_text(encoding="utf-8"))
+    sources = ((ROOT / name).read_text(encoding="utf-8") for name in (SOURCE, METRICS_SOURCE))
+    contract = read_contract(*sources)
     check_upstream(contract)
     stale = [path for path, writer in WRITERS.items() if _emit(path, writer(contract), check)]
     for path in stale:
-        print(f"{path} differs from {SOURCE}: run `make generate`" if check else f"wrote {path}")
-    return 1 if check and stale else 0
+        print(
+            f"{path} differs from the contract: run `make generate`" if check else f"wrote {path}"
+        )
+    wrong = list(wrong_attributes(contract))
+    print(*wrong, sep="\n", end="\n" if wrong else "")
+    return 1 if wrong or (check and stale) else 0
 
 
 def _emit(path: str, text: str, check: bool) -> bool:

@@ -16,16 +16,26 @@ from tests.wheel import ROOT
 
 GO_FILE = Path("processor/identityprocessor/internal/semconv/generated_attributes.go")
 GENERATED = (GO_FILE, Path("otel_shim/_semconv.py"), Path("docs/reference/attributes.md"))
-GENERATOR = (Path("semconv/generate.py"), Path("semconv/attributes.yaml"), Path("pyproject.toml"))
+METRICS_PAGE = Path("docs/reference/metrics.md")
+GENERATOR = tuple(
+    Path(name)
+    for name in (
+        "semconv/generate.py",
+        "semconv/attributes.yaml",
+        "semconv/metrics.yaml",
+        "pyproject.toml",
+    )
+)
+PYTHON_ONLY = ("OPERATION_", "METRIC_")
 GO_CONSTANT = re.compile(r'^\t(\w+)\s*= "([^"]*)"$', re.MULTILINE)
 
 
 def python_constants() -> dict[str, str]:
-    """Every name with its text; operations are Python's own business."""
+    """Every name with its text; operations and metrics are Python's own business."""
     return {
         name: value
         for name, value in vars(_semconv).items()
-        if isinstance(value, str) and name.isupper() and not name.startswith("OPERATION_")
+        if isinstance(value, str) and name.isupper() and not name.startswith(PYTHON_ONLY)
     }
 
 
@@ -56,7 +66,7 @@ def test_no_two_attributes_share_a_name() -> None:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The contract, its generator and what it generated, to be tampered with."""
-    for file in (*GENERATED, *GENERATOR):
+    for file in (*GENERATED, METRICS_PAGE, *GENERATOR):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     return tmp_path
@@ -95,9 +105,27 @@ def test_an_edited_file_is_noticed_and_named(copy: Path, file: Path) -> None:
 
 
 def test_a_changed_contract_is_noticed(copy: Path) -> None:
-    """An attribute that was renamed in the contract alone makes every generated file stale."""
+    """An attribute that was renamed in the contract alone makes every file made from it stale."""
     contract = copy / "semconv/attributes.yaml"
-    contract.write_text(contract.read_text().replace("id: saas.plan", "id: saas.subscription"))
+    contract.write_text(contract.read_text().replace("id: saas.gdpr.legal", "id: saas.gdpr.lawful"))
     result = check(copy)
     assert result.returncode == 1
     assert {line.split()[0] for line in result.stdout.splitlines()} == {str(f) for f in GENERATED}
+
+
+@pytest.mark.parametrize("name", ["saas.org.id", "user.id", "saas.request.id", "saas.nothing"])
+def test_what_must_be_no_label_is_noticed(copy: Path, name: str) -> None:
+    """Who a request is for may be no attribute of a metric, nor may what the contract does not know."""
+    contract = copy / "semconv/metrics.yaml"
+    contract.write_text(contract.read_text().replace("ref: saas.queue.name", f"ref: {name}"))
+    result = check(copy)
+    assert result.returncode == 1
+    assert f"{name} may be no attribute of saas.queue.depth" in result.stdout
+
+
+def test_metrics_are_those_that_are_written_down(copy: Path) -> None:
+    """A metric that was renamed in the contract alone makes the page and the constants stale."""
+    contract = copy / "semconv/metrics.yaml"
+    contract.write_text(contract.read_text().replace("saas.queue.depth", "saas.queue.length"))
+    stale = {line.split()[0] for line in check(copy).stdout.splitlines()}
+    assert stale == {"otel_shim/_semconv.py", str(METRICS_PAGE)}

@@ -52,8 +52,26 @@ const (
 	SaasGDPRLegalBasis = "saas.gdpr.legal_basis"
 	// SaasGDPRRetentionClass: The retention class of the data touched.
 	SaasGDPRRetentionClass = "saas.gdpr.retention_class"
+	// SaasJobOutcome: How a job ended.
+	SaasJobOutcome = "saas.job.outcome"
+	// SaasJobOutcomeSuccess: The job ended as it should.
+	SaasJobOutcomeSuccess = "success"
+	// SaasJobOutcomeFailure: The job ended with an exception.
+	SaasJobOutcomeFailure = "failure"
+	// SaasQueueName: The queue, named after what waits in it.
+	SaasQueueName = "saas.queue.name"
+	// SaasQuotaFeature: The metered feature.
+	SaasQuotaFeature = "saas.quota.feature"
+	// SaasQuotaOutcome: Whether a use of a metered feature was granted.
+	SaasQuotaOutcome = "saas.quota.outcome"
+	// SaasQuotaOutcomeGranted: The use was within the quota.
+	SaasQuotaOutcomeGranted = "granted"
+	// SaasQuotaOutcomeRefused: The quota was used up.
+	SaasQuotaOutcomeRefused = "refused"
 	// AuditRecordID: The id of the audit record that this work produced.
 	AuditRecordID = "audit.record.id"
+	// SaasSamplingKeep: True where sampling must not remove the span; set from the first audited span of a trace on.
+	SaasSamplingKeep = "saas.sampling.keep"
 )
 
 // GroupOrg are the members that travel with saas.org.id.

@@ -7,14 +7,17 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from examples.saas.demo import parts
 from examples.saas.demo.jaeger import Jaeger
@@ -29,6 +32,7 @@ from examples.saas.demo.stack import (
 )
 from tests.wheel import ROOT
 
+from . import collectors
 from .environments import APPS, Environment
 
 SECRET = "a secret that only these end-to-end tests use, 0123456789"
@@ -37,10 +41,32 @@ READY_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Backend:
-    """A running Collector with Jaeger behind it."""
+    """A running Collector with Jaeger behind it, and one more backend that takes logs."""
 
     otlp: str
     jaeger: Jaeger
+    taker: collectors.Fake
+
+    def logs(self, service: str) -> list[LogRecord]:
+        """The log records of a service that went through the Collector so far."""
+        return [
+            record
+            for path, body in list(self.taker.bodies)
+            if path == "/v1/logs"
+            for resource in ExportLogsServiceRequest.FromString(body).resource_logs
+            if texts(resource.resource.attributes)["service.name"] == service
+            for scope in resource.scope_logs
+            for record in scope.log_records
+        ]
+
+
+def texts(attributes: Iterable[KeyValue]) -> dict[str, str]:
+    """The attributes that are text."""
+    return {
+        item.key: item.value.string_value
+        for item in attributes
+        if item.value.HasField("string_value")
+    }
 
 
 @contextmanager
@@ -48,11 +74,19 @@ def backend(out: Path) -> Iterator[Backend]:
     """Start Collector and Jaeger; both are stopped at the end."""
     ports = parts.choose_ports()
     places = parts.Places(ROOT / ".build/bin", out, out, out)
-    with running(out) as stack:
+    gateway = parts.collector(places, ports)
+    logs_too = f"--config={ROOT / 'collector-config/backends/otlp.yaml'}"
+    with collectors.healthy() as taker, running(out) as stack:
         stack.start(parts.jaeger(places, ports))
-        stack.start(parts.collector(places, ports))
+        stack.start(
+            replace(
+                gateway,
+                argv=(*gateway.argv, logs_too),
+                env={**gateway.env, "OTELCOL_SHIM_OTLP_BACKEND": taker.url},
+            )
+        )
         stack.wait_ready(READY_SECONDS)
-        yield Backend(parts.url(ports.otlp_http), Jaeger(parts.url(ports.jaeger_query)))
+        yield Backend(parts.url(ports.otlp_http), Jaeger(parts.url(ports.jaeger_query)), taker)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from examples.saas.demo.jaeger import Jaeger, Span, Trace, wait_for
 from examples.saas.demo.stack import running
@@ -42,6 +43,7 @@ class Outcome:
     answers: list[Answered]
     traces: dict[str, Trace]
     log: str
+    records: list[LogRecord]
     asked: list[dict[str, str]]
 
     def lines(self) -> list[dict[str, Any]]:
@@ -87,8 +89,11 @@ def outcome(
         answers = traffic.send_all(desk.url, traffic.plans(REQUESTS, service))
         traces = _arrived(backend, answers)
         desk.stop(seconds=20)
+        records = _records(backend, service, desk.log)
         official = environment is environments.CONTRIB_FASTAPI
-        yield Outcome(service, official, backend.jaeger, answers, traces, desk.log, partner.asked)
+        yield Outcome(
+            service, official, backend.jaeger, answers, traces, desk.log, records, partner.asked
+        )
 
 
 def _arrived(backend: server.Backend, answers: list[Answered]) -> dict[str, Trace]:
@@ -107,6 +112,18 @@ def _arrived(backend: server.Backend, answers: list[Answered]) -> dict[str, Trac
     traces, lack = wait_for(ask, lacking, ARRIVAL_SECONDS)
     assert lack is None, lack
     return traces
+
+
+def _records(backend: server.Backend, service: str, log: str) -> list[LogRecord]:
+    """Wait until the Collector passed on each line that the application's own logger wrote."""
+    written = len(server.lines_with(log, '"logger": "desk"'))
+
+    def passed_on() -> bool:
+        records = backend.logs(service)
+        return sum("marker" in server.texts(record.attributes) for record in records) >= written
+
+    server.eventually(passed_on, ARRIVAL_SECONDS, f"{written} records of {service} went through")
+    return backend.logs(service)
 
 
 def _span_count(answered: Answered) -> int:
@@ -253,6 +270,25 @@ def test_every_log_line_belongs_to_its_own_request(outcome: Outcome) -> None:
         assert seen[answered.plan.marker] == 1 + answered.plan.kind.notes, answered
 
 
+def test_the_exported_record_of_each_line_says_the_same(outcome: Outcome) -> None:
+    """Through the Collector go the lines that the console shows, with trace and identity, and no more."""
+
+    def written(message: str, trace_id: str, fields: Mapping[str, Any]) -> tuple[Any, ...]:
+        return message, trace_id, fields["marker"], fields.get("http.route"), *_who(fields).items()
+
+    shown = Counter(
+        written(line["message"], line["trace_id"], line)
+        for line in outcome.lines()
+        if line["logger"] == "desk"
+    )
+    exported = Counter(
+        written(record.body.string_value, record.trace_id.hex(), attributes)
+        for record in outcome.records
+        if "marker" in (attributes := server.texts(record.attributes))
+    )
+    assert exported == shown
+
+
 def test_the_servers_own_lines_are_correlated_too(outcome: Outcome) -> None:
     """The access line of each request and the error line of each unhandled error carry its identity."""
     by_trace = {answered.trace_id: answered for answered in outcome.answers}
@@ -271,12 +307,14 @@ def test_the_servers_own_lines_are_correlated_too(outcome: Outcome) -> None:
 
 
 def test_nothing_names_a_person_in_clear(outcome: Outcome) -> None:
-    """No id, name, mail address or token of anybody is on a span or in the output."""
+    """No id, name, mail address or token of anybody is on a span, in the output or in an exported record."""
     spans = "\n".join(f"{span.name} {span.tags}" for _, span in outcome.spans())
+    records = "\n".join(str(record) for record in outcome.records)
     for person in PEOPLE:
         for secret in expected.secrets_of(person):
             assert secret not in spans
             assert secret not in outcome.log
+            assert secret not in records
 
 
 def test_another_companys_server_gets_the_trace_and_nobodys_identity(outcome: Outcome) -> None:

@@ -38,7 +38,7 @@ _REQUEST_ID = b"x-request-id"
 _TRACE_ID = b"x-trace-id"
 _EXPOSE = b"access-control-expose-headers"
 _ALLOW_ORIGIN = b"access-control-allow-origin"
-STARTS = ("http.response.start", "websocket.accept")
+STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 """The messages that carry response headers."""
 
 
@@ -129,13 +129,16 @@ def _adopt(own: bytes | None, inbound: context.Inbound) -> None:
         return
     inbound.request_id = adopted
     if (root := inbound.root) is not None:
-        root.put(root.scope, root.scope.identity.updated(Identity(request_id=adopted)))
+        with root.binding:
+            root.put(root.scope, root.scope.identity.updated(Identity(request_id=adopted)))
 
 
 def _settle(root: context.LocalRoot, status: int, scope: ASGIScope) -> None:
     """Whoever was not identified by now is anonymous; an error has a code."""
-    if not root.scope.identity.known() and not root.scope.mixed:
-        root.put(root.scope, root.scope.identity.updated(_ANONYMOUS))
+    with root.binding:
+        now = root.scope.identity
+        if not (now.known() or now.actor_type or root.scope.mixed):
+            root.put(root.scope, now.updated(_ANONYMOUS))
     root.current_endpoint()  # kept for background tasks, which outlive the span
     span = root.span()
     if status >= 400 and span is not None and span.is_recording():

@@ -108,8 +108,12 @@ def _watch_solver(module: Any, resolver: Resolver) -> None:
 
 @guarded(default=None)
 def _resolution(kwargs: dict[str, Any]) -> Resolution | None:
-    found = kwargs["request"].scope.get(RESOLUTION)
-    return found if isinstance(found, Resolution) and "dependant" in kwargs else None
+    scope = kwargs["request"].scope
+    found = scope.get(RESOLUTION)
+    if not isinstance(found, Resolution) or "dependant" not in kwargs:
+        return None
+    found.follow(scope)
+    return found
 
 
 class _Results(dict[Any, Any]):

@@ -66,6 +66,10 @@ class Resolution:
         self._scope = scope
         self._ranks: dict[str, int] = {}
 
+    def follow(self, scope: MutableMapping[str, Any]) -> None:
+        """Look into this scope from now on: middleware may have handed on a copy of the server's."""
+        self._scope = scope
+
     @guarded(default=None)
     def solved(self, names: frozenset[str], value: Any) -> None:
         """Take what a solved dependency says, by the names under which it is known."""

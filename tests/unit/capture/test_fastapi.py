@@ -459,7 +459,6 @@ async def test_generator_overridden_and_scoped_dependencies(
     assert telemetry.span("GET /b")["saas.org.id"] == "globex"
 
 
-@pytest.mark.xfail(reason="only the scope of the server is looked at", strict=True)
 async def test_middleware_that_copies_the_scope(
     shim_fastapi: Install, telemetry: Telemetry
 ) -> None:
@@ -658,6 +657,46 @@ async def test_websocket(shim_fastapi: Install, telemetry: Telemetry) -> None:
 
 def _fixed() -> User:
     return User("ada", "acme")
+
+
+async def test_refused_websocket(shim_fastapi: Install, telemetry: Telemetry) -> None:
+    """A handshake that is answered like a request has both ids as well."""
+    shim_fastapi()
+    app = FastAPI()
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: fastapi.WebSocket) -> None:
+        await websocket.send_denial_response(PlainTextResponse("no", 403))
+
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/ws", "headers": [], "query_string": b"", "client": ("127.0.0.1", 1),
+             "server": ("127.0.0.1", 2), "root_path": "", "scheme": "ws", "subprotocols": [],
+             "extensions": {"websocket.http.response": {}}}  # fmt: skip
+    await app(scope, receive, send)
+    assert sent[0]["type"] == "websocket.http.response.start"
+    assert {b"x-request-id", b"x-trace-id"} <= {bytes(k) for k, _ in sent[0]["headers"]}
+
+
+async def test_an_actor_without_an_id_is_not_anonymous(
+    shim_fastapi: Install, telemetry: Telemetry
+) -> None:
+    """Whoever says that it is an API key stays one, also where its id is not known."""
+    shim_fastapi()
+    app = FastAPI()
+
+    @app.get("/")
+    async def endpoint() -> None:
+        otel_shim.bind(actor_type="api_key")
+
+    await _ask(app)
+    assert telemetry.span("GET /")["saas.actor.type"] == "api_key"
 
 
 async def test_lifespan_passes(shim_fastapi: Install, telemetry: Telemetry) -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the Go binaries of this project into .build/bin, from committed go.mod and go.sum only.
 #
-#   collector/build.sh otelcol-shim | jaeger | tools     build one of them, if its inputs changed
+#   collector/build.sh otelcol-shim | jaeger | prometheus | alertmanager | tools     build one of them, if its inputs changed
 #   collector/build.sh go                                print the directory of the Go that is used
 #   collector/build.sh generate | generate-check         what mdatagen makes of the processor's metadata.yaml: write it | compare it
 #   collector/build.sh resolve                           pin again after a change of builder-config.yaml (uses the network)
@@ -13,6 +13,8 @@ readonly BIN=$ROOT/.build/bin
 readonly GENERATED=$ROOT/.build/otelcol-shim
 readonly PROCESSOR=processor/identityprocessor
 readonly TOOLS=(builder mdatagen staticcheck telemetrygen)
+readonly PROMETHEUS=(prometheus promtool)
+readonly ALERTMANAGER=(alertmanager amtool)
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "error: $*"; exit 1; }
@@ -21,7 +23,7 @@ module_version() { awk -v module="$2" '$1 == module || $2 == module {for (i = 1;
 # --- Go -----------------------------------------------------------------------------------------
 
 needed_go() {
-  awk '$1 == "go" {print $2}' "$ROOT"/collector/go.mod "$ROOT"/collector/{tools,jaeger}/go.mod "$ROOT/$PROCESSOR/go.mod" |
+  awk '$1 == "go" {print $2}' "$ROOT"/collector/go.mod "$ROOT"/collector/{tools,jaeger,prometheus,alertmanager}/go.mod "$ROOT/$PROCESSOR/go.mod" |
     sort -V | tail -n 1
 }
 
@@ -74,7 +76,7 @@ compile() {
 inputs_of() {
   case $1 in
     tools) printf '%s\n' collector/tools/go.{mod,sum} ;;
-    jaeger) printf '%s\n' collector/jaeger/go.{mod,sum} ;;
+    jaeger | prometheus | alertmanager) printf '%s\n' collector/"$1"/go.{mod,sum} ;;
     otelcol-shim)
       printf '%s\n' collector/go.{mod,sum} collector/builder-config.yaml collector/tools/go.{mod,sum}
       find "$PROCESSOR" -name '*.go' -not -name '*_test.go' -o -name go.mod -o -name go.sum ;;
@@ -87,7 +89,14 @@ digest() {
   (cd "$ROOT" && { inputs_of "$1"; echo collector/build.sh; } | LC_ALL=C sort | while read -r file; do sha256 "$file"; done | sha256)
 }
 
-binaries_of() { if [ "$1" = tools ]; then printf '%s\n' "${TOOLS[@]}"; else echo "$1"; fi; }
+binaries_of() {
+  case $1 in
+    tools) printf '%s\n' "${TOOLS[@]}" ;;
+    prometheus) printf '%s\n' "${PROMETHEUS[@]}" ;;
+    alertmanager) printf '%s\n' "${ALERTMANAGER[@]}" ;;
+    *) echo "$1" ;;
+  esac
+}
 
 is_current() {
   local name
@@ -107,6 +116,18 @@ build_jaeger() {
     compile "$ROOT/collector/jaeger" "$BIN/jaeger.new" "$module/cmd/jaeger"
   mv "$BIN/jaeger.new" "$BIN/jaeger"
 }
+
+# build_commands <target> <module> : every command that the target's go.mod names as a tool.
+build_commands() {
+  local version
+  version=$(module_version "$ROOT/collector/$1/go.mod" "$2")
+  LINK_FLAGS="-X github.com/prometheus/common/version.Version=${version#v}" compile "$ROOT/collector/$1" "$BIN/" tool
+}
+
+# Without the service discoveries of the clouds: what runs here is found by address or file.
+build_prometheus() { GOFLAGS="$GOFLAGS -tags=remove_all_sd" build_commands prometheus github.com/prometheus/prometheus; }
+
+build_alertmanager() { build_commands alertmanager github.com/prometheus/alertmanager; }
 
 # Writes main.go and components.go from builder-config.yaml; the builder resolves and compiles nothing.
 write_main() {
@@ -169,6 +190,8 @@ expected_time() {
   case $1 in
     tools) echo "1 minute" ;;
     jaeger) echo "3 minutes" ;;
+    prometheus) echo "6 minutes" ;;
+    alertmanager) echo "2 minutes" ;;
     otelcol-shim) echo "3 minutes; 15 seconds when only our processor changed" ;;
   esac
 }
@@ -187,12 +210,12 @@ ensure() {
 
 main() {
   case ${1:-} in
-    otelcol-shim | jaeger | tools) ensure "$1" ;;
+    otelcol-shim | jaeger | prometheus | alertmanager | tools) ensure "$1" ;;
     go) find_go ;;
     generate) generate "$ROOT/$PROCESSOR" ;;
     generate-check) generate_check ;;
     resolve) resolve ;;
-    *) fail "usage: collector/build.sh otelcol-shim | jaeger | tools | go | generate | generate-check | resolve" ;;
+    *) fail "usage: collector/build.sh otelcol-shim | jaeger | prometheus | alertmanager | tools | go | generate | generate-check | resolve" ;;
   esac
 }
 

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 ACTIVITIES = {"export": "ropa-031", "delete": "ropa-032"}
 
 
+@named_operation("privacy.open")
 def open_request(session: Session, user: User, kind: str) -> PrivacyRequest:
     """Write the request together with its audit note, and name that note on the telemetry."""
     note = AuditNote(org_id=user.org_id, user_id=user.id, action=f"privacy.{kind}.requested")

@@ -43,18 +43,18 @@ class Question(BaseModel):
 
 @router.post("/{name}/answers")
 async def answer(name: Annotated[str, Path()], body: Question) -> StreamingResponse:
-    """Stream the answer, a word a line; 503 for a question that the model has no memory for."""
+    """Think, then stream the answer, a word a line; 503 for more words than the model can hold."""
     model = MODELS.get(name)
     if model is None:
         raise HTTPException(404, "no such model")
     words = _words(body.question)
     if len(words) > model.most_words:
         raise HTTPException(503, "the model is out of memory")
+    await asyncio.sleep(model.seconds_per_word * len(words))
     return StreamingResponse(_answer(model, words), media_type="text/plain")
 
 
 async def _answer(model: Model, question: list[str]) -> AsyncIterator[str]:
-    await asyncio.sleep(model.seconds_per_word * len(question))
     asked = set(question)
     best = sorted(HANDBOOK, key=lambda line: len(asked & set(_words(line))), reverse=True)
     for word in " ".join(best[: model.quotes]).split():

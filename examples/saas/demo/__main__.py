@@ -20,7 +20,7 @@ import httpx
 from otel_shim import _semconv
 
 from ..api.people import CUSTOMERS
-from . import checks, parts, report
+from . import checks, journey_checks, parts, report
 from .collector import HELD, read_counters
 from .driver import Call
 from .jaeger import Jaeger, Trace, wait_for
@@ -199,7 +199,12 @@ def examine(demo: Demo) -> None:
     """Send, find, check; `PartError` when something is not so."""
     calls = send_traffic(demo)
     evidence = await_traces(demo, calls)
-    findings = [*search(demo, evidence), *count(demo, evidence), *checks.of_traces(evidence)]
+    findings = [
+        *search(demo, evidence),
+        *count(demo, evidence),
+        *checks.of_traces(evidence),
+        *journey_checks.of_journeys(evidence),
+    ]
     show(["", "Checks:"])
     require("identity", findings)
 

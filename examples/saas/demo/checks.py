@@ -91,7 +91,9 @@ def of_traces(evidence: Evidence) -> list[Finding]:
     strangers = evidence.spans("anonymous")
     return [
         _each_span("signed in: every span has organisation, user and request", users, _user_gap),
-        _each_span("API key: every span has organisation and request, no user", keys, _key_gap),
+        _each_span(
+            "API key: every span has organisation, key and request, no user", keys, _key_gap
+        ),
         _each_span("no span carries another organisation or request", users + keys, _foreign),
         _each_span("anonymous: no span carries an organisation or a user", strangers, _known),
         _each_span(
@@ -171,7 +173,7 @@ def _user_gap(call: Call, span: Span) -> str | None:
 
 
 def _key_gap(call: Call, span: Span) -> str | None:
-    gap = _missing(span, _semconv.SAAS_ORG_ID, _semconv.SAAS_REQUEST_ID)
+    gap = _missing(span, _semconv.SAAS_ORG_ID, _semconv.SAAS_REQUEST_ID, _semconv.SAAS_ACTOR_HASH)
     return gap or _present(span, USER_HASH, USER_ID)
 
 

@@ -1,4 +1,4 @@
-"""``otel-shim``: what is wrong with this environment (doctor), and where somebody's traces are (find)."""
+"""``otel-shim``: doctor (what is wrong here), find (somebody's traces), alert-relay (ids in alerts)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from otel_shim.cli.alert_relay import add_to as add_alert_relay
 from otel_shim.cli.doctor import add_to as add_doctor
 from otel_shim.cli.find import add_to as add_find
 
@@ -25,4 +26,5 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     add_doctor(commands)
     add_find(commands)
+    add_alert_relay(commands)
     return parser

@@ -1,0 +1,1 @@
+"""The alerts, dashboards and their simulation."""

@@ -76,22 +76,42 @@ class Inbound:
         self.root: LocalRoot | None = None
         self.open = True
 
+    def close(self) -> None:
+        """The request is over, its background tasks included.
+
+        What refers to each other is taken apart, so that a request is freed when it ends, not when
+        the garbage collector next looks: its state may hold a database session.
+        """
+        self.open = False
+        if self.root is not None:
+            self.root.inbound = None
+
 
 class Scope:
     """One identity and the attributes it gives; governs the spans started under it.
 
-    ``root`` is the local root it belongs to; None for one opened outside of any span.
+    It belongs to a local root, or to none where it was opened outside of any span.
     """
 
-    __slots__ = ("attributes", "identity", "mixed", "root", "sourced")
+    __slots__ = ("_root", "attributes", "identity", "mixed", "sourced")
 
     def __init__(self, root: LocalRoot | None, identity: Identity, mixed: bool = False) -> None:
-        self.root = root
+        self._root = (
+            weakref.ref(root) if root is not None else None
+        )  # weak: the root holds its scope
         self.mixed = mixed
         """Whether what it governs belongs to several, so that nobody's identity may be put on it."""
         self.sourced: frozenset[str] = frozenset()
         """The fields that sources found; what the application binds itself goes over them."""
         self.become(identity)
+
+    def of(self, root: LocalRoot) -> bool:
+        """Whether it belongs to this root."""
+        return self._root is not None and self._root() is root
+
+    def outside(self) -> bool:
+        """Whether it was opened outside of any span."""
+        return self._root is None
 
     def bound(self) -> Identity:
         """The identity without what sources found."""
@@ -120,6 +140,7 @@ class LocalRoot:
     """What is known about one local root span, shared by all spans under it in this process."""
 
     __slots__ = (
+        "__weakref__",
         "_lock",
         "_open",
         "_prune_at",
@@ -153,7 +174,8 @@ class LocalRoot:
 
     def live(self) -> bool:
         """Whether the work goes on: the span is open, or the request still runs background tasks."""
-        if self.inbound is not None and self.inbound.open:
+        inbound = self.inbound
+        if inbound is not None and inbound.open:
             return True
         span = self.span()
         return span is not None and span.is_recording()
@@ -191,7 +213,7 @@ class LocalRoot:
         for span in self.carriers(scope) if gone or changed else ():
             if gone:
                 _sdk_compat.remove_attributes(span, gone)
-            span.set_attributes(changed)
+            _sdk_compat.stamp(span, changed)
 
     def mix(self, span: Span, place: Place) -> None:
         """Take the identity off a span that turned out to belong to several; a root becomes a barrier."""
@@ -236,7 +258,7 @@ def governing(context: Context | None = None) -> Scope | None:
     scope = cast("Scope | None", get_value(_SCOPE, context))
     if place is None or not place.root.live():
         return None
-    if scope is not None and scope.root is place.root:
+    if scope is not None and scope.of(place.root):
         return scope
     return place.scope
 
@@ -244,7 +266,7 @@ def governing(context: Context | None = None) -> Scope | None:
 def opened_outside(context: Context | None) -> Scope | None:
     """The scope of an ``identity()`` block that was opened outside of any span."""
     scope = cast("Scope | None", get_value(_SCOPE, context))
-    return scope if scope is not None and scope.root is None else None
+    return scope if scope is not None and scope.outside() else None
 
 
 def current_root() -> LocalRoot | None:

@@ -62,7 +62,8 @@ class Capture:
             _remember(error, inbound)
             raise
         finally:
-            inbound.open = False
+            inbound.close()
+            _end(scope)
             detach(token)
         return None
 
@@ -93,6 +94,12 @@ def _flushing(send: Send) -> Send:
         await send(message)
 
     return respond
+
+
+@guarded(default=None)
+def _end(scope: ASGIScope) -> None:
+    resolution: Resolution = scope[RESOLUTION]
+    resolution.follow({})
 
 
 @guarded(default=None)

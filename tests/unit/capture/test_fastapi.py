@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -22,7 +24,7 @@ from opentelemetry.trace import SpanKind
 from starlette.middleware.base import BaseHTTPMiddleware
 
 import otel_shim
-from otel_shim import counters
+from otel_shim import context, counters
 from otel_shim.capture import fastapi as capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.signals import logs as shim_logs
@@ -746,10 +748,28 @@ async def test_without_telemetry_ids_are_still_there(
     assert "x-trace-id" not in response.headers
 
 
-async def test_request_leaves_nothing_behind(shim_fastapi: Install, telemetry: Telemetry) -> None:
-    """After the response neither the context nor the route's memory knows the request."""
+async def test_request_is_freed_when_it_ends(shim_fastapi: Install, telemetry: Telemetry) -> None:
+    """What a request held (its state may hold a session) goes without waiting for the collector."""
     shim_fastapi()
-    await _ask(make_app(), "/async", **{"x-user": "ada"})
+    app = FastAPI()
+    held: list[weakref.ref[Any]] = []
+
+    @app.get("/")
+    async def endpoint(request: Request) -> None:
+        request.state.thing = User("ada", "acme")
+        root = context.current_root()
+        held.extend([weakref.ref(request.state.thing), weakref.ref(root)])  # type: ignore[list-item]
+
+    await _ask(app)
+    gc.collect()
+    held.clear()
+    gc.disable()
+    try:
+        await _ask(app)
+        alive = [ref() for ref in held]
+    finally:
+        gc.enable()
+    assert alive == [None, None]
     assert otel_shim.current_identity() == otel_shim.Identity()
 
 

@@ -16,15 +16,19 @@ const (
 	flagIsRemote    = 0x200
 )
 
-// marks are what a span itself says about the way to its parent.
-type marks uint8
+// marks are what a span says about the way to its parent, and what its trace notes about it.
+type marks uint16
 
 const (
-	markEdge   marks = 1 << iota // its parent came from an untrusted peer
-	markScope                    // work of none or of several organisations
-	markFanIn                    // a consumer of several messages
-	markRemote                   // its parent is in another process
-	markLocal                    // its parent is in the same process
+	markEdge     marks = 1 << iota // its parent came from an untrusted peer
+	markScope                      // work of none or of several organisations
+	markFanIn                      // a consumer of several messages
+	markRemote                     // its parent is in another process
+	markLocal                      // its parent is in the same process
+	markClient                     // it calls another process
+	markReceived                   // it is more than another span's parent
+	markTorn                       // it was received with different parents
+	markDisputed                   // a torn span claims to be its child
 )
 
 // shut says whether identity never comes from the parent, whoever that is.
@@ -45,6 +49,9 @@ func (v *vocabulary) marksOf(span ptrace.Span, r *reading) (m marks) {
 	}
 	if span.Kind() == ptrace.SpanKindConsumer && span.Links().Len() > 0 {
 		m |= markFanIn
+	}
+	if span.Kind() == ptrace.SpanKindClient {
+		m |= markClient
 	}
 	switch flags := span.Flags(); {
 	case flags&flagHasIsRemote == 0:
@@ -104,18 +111,6 @@ func text(attributes pcommon.Map, name string) string {
 		return ""
 	}
 	return value.AsString()
-}
-
-// bars says whether identity stops between a span and its received parent because they are in
-// different processes.
-func (r *remoteRule) bars(child, parent *node) bool {
-	switch {
-	case r.mode == remoteAll || child.marks&markLocal != 0:
-		return false
-	case child.marks&markRemote == 0 && equal(child.service, parent.service):
-		return false
-	}
-	return !r.share(child.service, parent.service)
 }
 
 // share says whether two services may share identity. A service always may with itself.

@@ -5,6 +5,8 @@ import (
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
+
+	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
 )
 
 // outcome is what judging one batch led to. It counts only once the batch has been passed on.
@@ -73,16 +75,23 @@ type surveyor struct {
 // see remembers one span; it returns a candidate when the span lacks a group. A span without trace
 // or span id has no place in a tree and passes as it is.
 func (s *surveyor) see(span ptrace.Span) *candidate {
+	s.rules.read(span.Attributes(), s.span)
+	keep := s.rules.keepIn(s.span)
+	if keep {
+		span.Attributes().PutBool(semconv.SaasSamplingKeep, true)
+	}
 	if span.TraceID().IsEmpty() || span.SpanID().IsEmpty() {
 		return nil
 	}
-	s.rules.read(span.Attributes(), s.span)
 	a := arrival{
 		trace: span.TraceID(), id: span.SpanID(), parent: span.ParentSpanID(),
-		service: s.service, marks: s.rules.marksOf(span, s.span),
+		service: s.service, marks: s.rules.marksOf(span, s.span), keep: keep,
 		own: s.rules.own(s.span, s.resource, &s.own),
 	}
 	t, n := s.observe(&a, s.now)
+	if t.kept && !keep {
+		span.Attributes().PutBool(semconv.SaasSamplingKeep, true)
+	}
 	if s.rules.complete(&a.own) {
 		return nil
 	}
@@ -99,14 +108,25 @@ func (r *rules) complete(own *claims) bool {
 	return true
 }
 
+// satisfied says whether no group that holds is lacking, with what was taken.
+func (r *rules) satisfied(own, taken *claims) bool {
+	for g := range r.groups {
+		if r.groups[g].hold && taken[g] == nil && (own[g] == nil || !own[g].explicit) {
+			return false
+		}
+	}
+	return true
+}
+
 // decide completes a span as far as it is settled, and says whether the span must wait.
 func (m *memory) decide(c *candidate, o *outcome) (wait bool) {
 	v := c.trace.judge(c.node, &c.own)
 	if v.wait {
 		return true
 	}
-	v.stamps.stamp(c.span.Attributes(), m.rules.vocabulary)
-	o.left.add(&v.stamps, v.reason)
+	s := stamps{taken: v.stamps, reason: v.reason}
+	s.stamp(c.span.Attributes(), m.rules.vocabulary)
+	o.left.add(&s)
 	return false
 }
 

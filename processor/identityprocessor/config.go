@@ -27,7 +27,7 @@ const (
 // Limits that keep a span's record small: groups are indexed in fixed arrays, their attributes in
 // one machine word, service lists in another.
 const (
-	maxGroups     = 4
+	maxGroups     = 3
 	maxAttributes = 60
 	maxLists      = 64
 )
@@ -36,13 +36,13 @@ var (
 	errNoGroups       = errors.New("`groups` is empty: leave it out for the groups org and request, or name at least one")
 	errTooManyGroups  = fmt.Errorf("`groups` has more than %d entries: remove some", maxGroups)
 	errTooManyMembers = fmt.Errorf("`groups` name more than %d attributes together: remove some from `members`", maxAttributes)
-	errUpwardLocal    = errors.New("`upward: local` is not available yet: set `upward: off`")
-	errUpward         = errors.New("`upward` must be `off`")
+	errUpward         = errors.New("`upward` must be `off` or `local`")
 	errRemote         = errors.New("`remote` must be `all`, `same_namespace` or `list`")
 	errListMissing    = errors.New("`remote: list` needs `remote_services`: give at least one list of service names")
 	errListUnused     = errors.New("`remote_services` is only read with `remote: list`: set that, or remove the list")
 	errTooManyLists   = fmt.Errorf("`remote_services` has more than %d lists: merge some", maxLists)
 	errQuietOverWait  = errors.New("`quiet` is longer than `wait`: lower `quiet` or raise `wait`")
+	errSpansOverAll   = errors.New("`max_spans_per_trace` is more than `max_spans`: lower it or raise `max_spans`")
 	errWaitOverTTL    = errors.New("`wait` is longer than `ttl`: lower `wait` or raise `ttl`")
 )
 
@@ -52,8 +52,9 @@ type Config struct {
 	// held). A list given here replaces the default as a whole.
 	Groups []GroupConfig `mapstructure:"groups"`
 
-	// Upward says whether an ancestor may take identity from its descendants. Only `off`, the
-	// default, is available.
+	// Upward says whether a span may take identity from its descendants: `off`, or `local`
+	// (default), which infers within one process and for the CLIENT span that called it, once the
+	// trace is quiet.
 	Upward string `mapstructure:"upward"`
 
 	// Remote says between which services identity is inherited: `all`, `same_namespace` (default:
@@ -83,9 +84,17 @@ type Config struct {
 	// MaxTraces bounds the remembered traces; over it the oldest is forgotten. Default 100000.
 	MaxTraces int `mapstructure:"max_traces"`
 
+	// MaxSpans bounds the remembered spans of all traces; over it the oldest trace is forgotten.
+	// A remembered span costs at most 100 bytes. Default 1000000.
+	MaxSpans int `mapstructure:"max_spans"`
+
 	// MaxSpansPerTrace bounds what is remembered of one trace; over it the trace is forgotten and
 	// remembered anew. Default 10000.
 	MaxSpansPerTrace int `mapstructure:"max_spans_per_trace"`
+
+	// KeepAttribute is the attribute whose presence marks a span, and every later span of its trace
+	// for at least `ttl`, with `saas.sampling.keep=true`. Empty marks none. Default `audit.record.id`.
+	KeepAttribute string `mapstructure:"keep_attribute"`
 
 	// Forbids literals without field names.
 	_ struct{}
@@ -133,14 +142,16 @@ func createDefaultConfig() component.Config {
 			},
 			{Name: "request", Key: semconv.SaasRequestID, Members: slices.Clone(semconv.GroupRequest)},
 		},
-		Upward:           upwardOff,
+		Upward:           upwardLocal,
 		Remote:           remoteSameNamespace,
 		Quiet:            6 * time.Second,
 		Wait:             10 * time.Second,
 		TTL:              time.Minute,
 		MaxHeldBytes:     64 << 20,
 		MaxTraces:        100_000,
+		MaxSpans:         1_000_000,
 		MaxSpansPerTrace: 10_000,
+		KeepAttribute:    semconv.AuditRecordID,
 	}
 }
 
@@ -151,10 +162,8 @@ func (cfg *Config) Validate() error {
 
 func (cfg *Config) validateUpward() error {
 	switch cfg.Upward {
-	case upwardOff:
+	case upwardOff, upwardLocal:
 		return nil
-	case upwardLocal:
-		return errUpwardLocal
 	}
 	return fmt.Errorf("%w, not %q", errUpward, cfg.Upward)
 }
@@ -199,6 +208,7 @@ func (cfg *Config) validateBounds() error {
 		{"ttl", int64(cfg.TTL), cfg.TTL},
 		{"max_held_bytes", cfg.MaxHeldBytes, cfg.MaxHeldBytes},
 		{"max_traces", int64(cfg.MaxTraces), cfg.MaxTraces},
+		{"max_spans", int64(cfg.MaxSpans), cfg.MaxSpans},
 		{"max_spans_per_trace", int64(cfg.MaxSpansPerTrace), cfg.MaxSpansPerTrace},
 	} {
 		if bound.value <= 0 {
@@ -207,6 +217,9 @@ func (cfg *Config) validateBounds() error {
 	}
 	if cfg.Quiet > cfg.Wait {
 		errs = append(errs, fmt.Errorf("%w (%v over %v)", errQuietOverWait, cfg.Quiet, cfg.Wait))
+	}
+	if cfg.MaxSpansPerTrace > cfg.MaxSpans {
+		errs = append(errs, fmt.Errorf("%w (%d over %d)", errSpansOverAll, cfg.MaxSpansPerTrace, cfg.MaxSpans))
 	}
 	if cfg.Wait > cfg.TTL {
 		errs = append(errs, fmt.Errorf("%w (%v over %v)", errWaitOverTTL, cfg.Wait, cfg.TTL))
@@ -222,11 +235,11 @@ func (cfg *Config) validateGroups() error {
 		return errTooManyGroups
 	}
 	var errs []error
-	names, owners := map[string]bool{}, reservedAttributes()
+	names, owners := map[string]bool{}, cfg.reservedAttributes()
 	for i := range cfg.Groups {
 		errs = append(errs, cfg.Groups[i].validate(i, names), cfg.Groups[i].claim(i, owners))
 	}
-	if len(owners)-len(reservedAttributes()) > maxAttributes {
+	if len(owners)-len(cfg.reservedAttributes()) > maxAttributes {
 		errs = append(errs, errTooManyMembers)
 	}
 	return errors.Join(errs...)
@@ -271,9 +284,15 @@ func (g *GroupConfig) claim(i int, owners map[string]string) error {
 }
 
 // reservedAttributes are the processor's own marks: they belong to no group.
-func reservedAttributes() map[string]string {
+func (cfg *Config) reservedAttributes() map[string]string {
 	const owner = "identity marks"
-	return map[string]string{
-		semconv.SaasIdentityEdge: owner, semconv.SaasIdentityScope: owner, semconv.SaasIdentityOrigin: owner,
+	reserved := map[string]string{}
+	for _, name := range []string{
+		semconv.SaasIdentityEdge, semconv.SaasIdentityScope, semconv.SaasIdentityOrigin, semconv.SaasSamplingKeep, cfg.KeepAttribute,
+	} {
+		if name != "" {
+			reserved[name] = owner
+		}
 	}
+	return reserved
 }

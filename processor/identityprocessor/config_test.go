@@ -46,7 +46,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		}},
 		Upward: upwardOff, Remote: remoteList, RemoteServices: [][]string{{"api", "connector"}},
 		Quiet: 2 * time.Second, Wait: 3 * time.Second, TTL: 4 * time.Second,
-		MaxHeldBytes: 5, MaxTraces: 6, MaxSpansPerTrace: 7,
+		MaxHeldBytes: 5, MaxTraces: 6, MaxSpans: 8, MaxSpansPerTrace: 7, KeepAttribute: "ticket",
 	}, cfg)
 }
 
@@ -72,9 +72,8 @@ func TestRefusals(t *testing.T) {
 		"a mark as member":    {group(map[string]any{"members": []any{"saas.identity.edge"}}), `"saas.identity.edge" is already in group`},
 		"anonymous elsewhere": {group(map[string]any{"anonymous": map[string]any{"attribute": "x", "value": "y"}}), "`groups::0::anonymous`"},
 		"name twice":          {map[string]any{"groups": []any{map[string]any{"name": "a", "key": "x"}, map[string]any{"name": "a", "key": "y"}}}, "`groups::1::name` \"a\" is taken"},
-		"too many groups":     {map[string]any{"groups": []any{map[string]any{}, map[string]any{}, map[string]any{}, map[string]any{}, map[string]any{}}}, "`groups` has more than 4 entries"},
-		"upward local":        {map[string]any{"upward": "local"}, "`upward: local` is not available yet: set `upward: off`"},
-		"upward else":         {map[string]any{"upward": "up"}, "`upward` must be `off`, not \"up\""},
+		"too many groups":     {map[string]any{"groups": []any{map[string]any{}, map[string]any{}, map[string]any{}, map[string]any{}, map[string]any{}}}, "`groups` has more than 3 entries"},
+		"upward else":         {map[string]any{"upward": "up"}, "`upward` must be `off` or `local`, not \"up\""},
 		"remote else":         {map[string]any{"remote": "some"}, "`remote` must be"},
 		"list missing":        {map[string]any{"remote": "list"}, "`remote: list` needs `remote_services`"},
 		"list unused":         {map[string]any{"remote_services": []any{[]any{"a", "b"}}}, "`remote_services` is only read with `remote: list`"},
@@ -84,6 +83,8 @@ func TestRefusals(t *testing.T) {
 		"ttl zero":            {map[string]any{"ttl": 0}, "`ttl` must be greater than zero, not 0s"},
 		"bytes zero":          {map[string]any{"max_held_bytes": 0}, "`max_held_bytes` must be greater than zero, not 0"},
 		"traces negative":     {map[string]any{"max_traces": -1}, "`max_traces` must be greater than zero, not -1"},
+		"all spans zero":      {map[string]any{"max_spans": 0}, "`max_spans` must be greater than zero, not 0"},
+		"more than all spans": {map[string]any{"max_spans": 5}, "`max_spans_per_trace` is more than `max_spans`: lower it or raise `max_spans` (10000 over 5)"},
 		"spans zero":          {map[string]any{"max_spans_per_trace": 0}, "`max_spans_per_trace` must be greater than zero, not 0"},
 		"quiet over wait":     {map[string]any{"quiet": "11s"}, "`quiet` is longer than `wait`: lower `quiet` or raise `wait` (11s over 10s)"},
 		"wait over ttl":       {map[string]any{"wait": "2m"}, "`wait` is longer than `ttl`: lower `wait` or raise `ttl` (2m0s over 1m0s)"},

@@ -17,6 +17,7 @@ type vocabulary struct {
 	lengths uint64 // bit n is set where a name has n bytes (modulo 64): most names fail here, unhashed
 	edge    uint8
 	scope   uint8
+	keep    uint64 // one bit, or none
 }
 
 // group is one set of attributes that travel together.
@@ -29,13 +30,16 @@ type group struct {
 	hold      bool
 }
 
-func newVocabulary(configs []GroupConfig) *vocabulary {
+func newVocabulary(cfg *Config) *vocabulary {
 	v := &vocabulary{bits: map[string]uint8{}}
-	for i := range configs {
-		v.groups = append(v.groups, v.compile(&configs[i]))
+	for i := range cfg.Groups {
+		v.groups = append(v.groups, v.compile(&cfg.Groups[i]))
 	}
 	v.edge = v.add(semconv.SaasIdentityEdge)
 	v.scope = v.add(semconv.SaasIdentityScope)
+	if cfg.KeepAttribute != "" {
+		v.keep = 1 << v.add(cfg.KeepAttribute)
+	}
 	return v
 }
 
@@ -79,6 +83,9 @@ func (v *vocabulary) read(attributes pcommon.Map, into *reading) {
 		}
 	}
 }
+
+// keepIn says whether a span has a reason not to be sampled out.
+func (v *vocabulary) keepIn(span *reading) bool { return span.set&v.keep != 0 }
 
 func empty(value pcommon.Value) bool {
 	switch value.Type() {

@@ -19,14 +19,30 @@ type hold struct {
 	trace  *trace
 	node   int32
 	own    claims
-	stamps claims        // what it takes, once it leaves
+	stamps stamps        // what it takes, once it leaves
 	since  time.Duration // when it was received
 	number uint64        // in order of admission
 	size   int64
-	reason reason        // why it leaves without identity
+	reason reason        // why it waits no longer
 	place  *list.Element // in holding.byArrival, while it waits
 	before *hold         // waiting under the same span id
 	after  *hold
+}
+
+// stamps are what a span takes with it.
+type stamps struct {
+	taken    claims
+	inferred bool   // some of it from descendants
+	keep     bool   // its trace must not be sampled out
+	reason   reason // why a group that holds is not among it
+}
+
+// waiting is what a trace has while spans of it are held.
+type waiting struct {
+	spans map[int32]*hold // by node
+	woken []int32         // nodes in spans for which something changed
+	seen  time.Duration   // when the trace's newest span was received
+	quiet *list.Element   // in holding.byQuiet
 }
 
 // origin is the resource and scope that held spans of one batch share.
@@ -67,9 +83,8 @@ func (w *holding) admit(h *hold) {
 	if h.origin.waiting++; h.origin.waiting == 1 {
 		w.waiting += h.origin.size
 	}
-	if h.trace.held == nil {
-		h.trace.held = map[int32]*hold{}
-		h.trace.quiet = w.byQuiet.PushBack(h.trace)
+	if h.trace.waiting == nil {
+		h.trace.waiting = &waiting{spans: map[int32]*hold{}, seen: h.since, quiet: w.byQuiet.PushBack(h.trace)}
 	}
 	h.link()
 }
@@ -81,19 +96,19 @@ func (w *holding) dismiss(h *hold, why reason) {
 	w.move(h)
 	w.due = append(w.due, h)
 	h.unlink()
-	if t := h.trace; len(t.held) == 0 {
-		w.byQuiet.Remove(t.quiet)
-		t.held, t.quiet = nil, nil
+	if t := h.trace; len(t.waiting.spans) == 0 {
+		w.byQuiet.Remove(t.waiting.quiet)
+		t.waiting = nil
 	}
 }
 
 // link puts a span in front of those that wait under its id.
 func (h *hold) link() {
-	h.after = h.trace.held[h.node]
+	h.after = h.trace.waiting.spans[h.node]
 	if h.after != nil {
 		h.after.before = h
 	}
-	h.trace.held[h.node] = h
+	h.trace.waiting.spans[h.node] = h
 }
 
 func (h *hold) unlink() {
@@ -101,9 +116,9 @@ func (h *hold) unlink() {
 	case h.before != nil:
 		h.before.after = h.after
 	case h.after != nil:
-		h.trace.held[h.node] = h.after
+		h.trace.waiting.spans[h.node] = h.after
 	default:
-		delete(h.trace.held, h.node)
+		delete(h.trace.waiting.spans, h.node)
 	}
 	if h.after != nil {
 		h.after.before = h.before
@@ -125,8 +140,11 @@ func (w *holding) move(h *hold) {
 
 // dismissAll makes all waiting spans of a trace due, the oldest first.
 func (w *holding) dismissAll(t *trace, why reason) {
+	if t.waiting == nil {
+		return
+	}
 	var waiting []*hold
-	for _, h := range t.held {
+	for _, h := range t.waiting.spans {
 		for ; h != nil; h = h.after {
 			waiting = append(waiting, h)
 		}
@@ -139,8 +157,12 @@ func (w *holding) dismissAll(t *trace, why reason) {
 
 // wake makes due what has become settled in a trace.
 func (w *holding) wake(t *trace) {
-	for _, n := range t.woken {
-		for h := t.held[n]; h != nil; {
+	if t.waiting == nil || len(t.waiting.woken) == 0 {
+		return
+	}
+	waiting := t.waiting // gone from the trace when the last span is dismissed
+	for _, n := range waiting.woken {
+		for h := waiting.spans[n]; h != nil; {
 			after := h.after
 			if !t.judge(n, &h.own).wait {
 				w.dismiss(h, reasonSettled)
@@ -148,7 +170,7 @@ func (w *holding) wake(t *trace) {
 			h = after
 		}
 	}
-	t.woken = t.woken[:0]
+	waiting.woken = waiting.woken[:0]
 }
 
 // fit makes the oldest due until the waiting ones are within the limit.
@@ -160,18 +182,10 @@ func (w *holding) fit() {
 
 func (w *holding) oldest() *hold { return w.byArrival.Front().Value.(*hold) }
 
-// take removes up to max due spans and decides what each of them takes with it.
 func (w *holding) take(most int) []*hold {
 	n := min(most, len(w.due))
 	taken := slices.Clone(w.due[:n])
 	w.due = slices.Delete(w.due, 0, n)
-	for _, h := range taken {
-		v := h.trace.judge(h.node, &h.own)
-		h.stamps = v.stamps
-		if !v.wait {
-			h.reason = v.reason
-		}
-	}
 	return taken
 }
 

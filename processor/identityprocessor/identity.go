@@ -19,6 +19,7 @@ type identity struct {
 	explicit bool   // has the key, or says that there is none
 	members  []member
 	stop     reason // set where this is no identity, but why there will be none
+	fixed    number // the same in every trace, for stops
 }
 
 // member is one attribute of an identity; a group's members are in the order of their bits.
@@ -33,12 +34,15 @@ type claims [maxGroups]*identity
 // Stops stand in the place of an identity where it is settled that there is none. A nil identity
 // means that this is not settled yet.
 var (
-	stopRoot     = &identity{stop: reasonRoot}
-	stopBarred   = &identity{stop: reasonBarred}
-	stopConflict = &identity{stop: reasonConflict}
-	stopMismatch = &identity{stop: reasonMismatch}
-	unusable     = &identity{stop: reasonConflict, explicit: true}
+	stopRoot     = &identity{fixed: 1, stop: reasonRoot}
+	stopBarred   = &identity{fixed: 2, stop: reasonBarred}
+	stopConflict = &identity{fixed: 3, stop: reasonConflict}
+	stopMismatch = &identity{fixed: 4, stop: reasonMismatch}
+	unusable     = &identity{fixed: 5, stop: reasonConflict, explicit: true}
 )
+
+// stops are in the order of their fixed numbers.
+var stops = [...]*identity{nil, stopRoot, stopBarred, stopConflict, stopMismatch, unusable}
 
 // within says whether every member is also in other, with an equal value.
 func (id *identity) within(other *identity) bool {
@@ -77,16 +81,26 @@ func (id *identity) stamp(attributes pcommon.Map, names []string) {
 }
 
 // stamp adds what is taken to a span's attributes, and marks the origin when a group that holds is
-// among it.
-func (c *claims) stamp(attributes pcommon.Map, words *vocabulary) {
+// among it, or anything inferred.
+func (s *stamps) stamp(attributes pcommon.Map, words *vocabulary) {
+	origin := ""
 	for g := range words.groups {
-		if c[g] == nil {
+		if s.taken[g] == nil {
 			continue
 		}
-		c[g].stamp(attributes, words.names)
+		s.taken[g].stamp(attributes, words.names)
 		if words.groups[g].hold {
-			attributes.PutStr(semconv.SaasIdentityOrigin, semconv.SaasIdentityOriginAncestor)
+			origin = semconv.SaasIdentityOriginAncestor
 		}
+	}
+	if s.inferred {
+		origin = semconv.SaasIdentityOriginDescendants
+	}
+	if origin != "" {
+		attributes.PutStr(semconv.SaasIdentityOrigin, origin)
+	}
+	if s.keep {
+		attributes.PutBool(semconv.SaasSamplingKeep, true)
 	}
 }
 

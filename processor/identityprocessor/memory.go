@@ -1,7 +1,6 @@
 package identityprocessor
 
 import (
-	"container/list"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -12,7 +11,10 @@ import (
 type memory struct {
 	rules   *rules
 	traces  map[pcommon.TraceID]*trace
-	byAge   list.List // of *trace, the next to expire in front
+	byAge   ages
+	spans   int // nodes of all traces
+	lapses  lapses
+	kept    marked
 	holding holding
 	tally   tally
 	shown   levels // as last reported
@@ -20,37 +22,47 @@ type memory struct {
 	quiet, wait, ttl time.Duration
 	maxTraces        int
 	maxSpans         int
+	maxSpansPerTrace int
 }
 
 func newMemory(cfg *Config) *memory {
 	return &memory{
 		rules: &rules{
-			reader: reader{vocabulary: newVocabulary(cfg.Groups)},
+			reader: reader{vocabulary: newVocabulary(cfg)},
 			remote: remoteRule{mode: cfg.Remote, lists: cfg.RemoteServices},
+			upward: cfg.Upward == upwardLocal,
 		},
-		traces:    map[pcommon.TraceID]*trace{},
-		holding:   holding{limit: cfg.MaxHeldBytes},
-		quiet:     cfg.Quiet,
-		wait:      cfg.Wait,
-		ttl:       cfg.TTL,
-		maxTraces: cfg.MaxTraces,
-		maxSpans:  cfg.MaxSpansPerTrace,
+		traces:           map[pcommon.TraceID]*trace{},
+		lapses:           make(lapses, lapsesPerTrace*cfg.MaxTraces),
+		kept:             marked{ttl: cfg.TTL, most: cfg.MaxTraces},
+		holding:          holding{limit: cfg.MaxHeldBytes},
+		quiet:            cfg.Quiet,
+		wait:             cfg.Wait,
+		ttl:              cfg.TTL,
+		maxTraces:        cfg.MaxTraces,
+		maxSpans:         cfg.MaxSpans,
+		maxSpansPerTrace: cfg.MaxSpansPerTrace,
 	}
 }
 
 // observe remembers a received span and makes due the held spans that it settles.
 func (m *memory) observe(a *arrival, now time.Duration) (*trace, int32) {
 	t := m.trace(a.trace, now)
-	if len(t.nodes) >= m.maxSpans && t.find(a.id) == absent {
-		m.forget(t, reasonSpansPerTrace)
+	if len(t.nodes) >= m.maxSpansPerTrace && t.growsBy(a) {
+		m.forget(t, reasonSpansPerTrace, now)
 		t = m.trace(a.trace, now)
 	}
+	before := len(t.nodes)
 	n, clash := t.receive(a)
+	m.spans += len(t.nodes) - before
 	if clash {
 		m.tally.conflicts++
 	}
 	m.touch(t, a, now)
 	m.holding.wake(t)
+	for m.spans > m.maxSpans {
+		m.forget(m.byAge.oldest, reasonSpans, now)
+	}
 	return t, n
 }
 
@@ -59,37 +71,41 @@ func (m *memory) trace(id pcommon.TraceID, now time.Duration) *trace {
 		return t
 	}
 	if len(m.traces) >= m.maxTraces {
-		m.forget(m.oldest(), reasonTraces)
+		m.forget(m.byAge.oldest, reasonTraces, now)
 	}
-	t := &trace{id: id, rules: m.rules, expires: now + m.ttl}
-	t.age = m.byAge.PushBack(t)
+	t := &trace{id: id, rules: m.rules, expires: now + m.ttl, kept: m.kept.has(id)}
+	m.byAge.pushBack(t)
 	m.traces[id] = t
 	return t
 }
 
 // touch renews what a received span renews: the trace is not quiet, and identity of its own makes
-// it live longer.
+// it live longer. A span that must be kept makes all later ones of its trace kept.
 func (m *memory) touch(t *trace, a *arrival, now time.Duration) {
-	t.seen = now
-	if t.quiet != nil {
-		m.holding.byQuiet.MoveToBack(t.quiet)
+	if t.waiting != nil {
+		t.waiting.seen = now
+		m.holding.byQuiet.MoveToBack(t.waiting.quiet)
+	}
+	if a.keep {
+		t.kept = true
+		m.kept.add(a.trace, now)
 	}
 	for _, own := range a.own {
 		if own != nil && own.explicit {
 			t.expires = now + m.ttl
-			m.byAge.MoveToBack(t.age)
+			m.byAge.moveToBack(t)
 			return
 		}
 	}
 }
 
-func (m *memory) oldest() *trace { return m.byAge.Front().Value.(*trace) }
-
 // forget lets a trace go. Whoever still has it can finish judging by it, but not wait for it.
-func (m *memory) forget(t *trace, why reason) {
+func (m *memory) forget(t *trace, why reason, now time.Duration) {
 	m.holding.dismissAll(t, why)
-	m.byAge.Remove(t.age)
+	m.byAge.remove(t)
 	delete(m.traces, t.id)
+	m.spans -= len(t.nodes)
+	m.lapses.add(t.id, now)
 	t.forgotten = why
 	if why != reasonTTL {
 		m.tally.evicted[why]++
@@ -113,14 +129,15 @@ func (m *memory) keep(holds []*hold) {
 
 // expire makes due whatever has waited long enough, and forgets what is too old.
 func (m *memory) expire(now time.Duration) {
-	for e := m.holding.byQuiet.Front(); e != nil && e.Value.(*trace).seen+m.quiet <= now; e = m.holding.byQuiet.Front() {
+	m.kept.turn(now)
+	for e := m.holding.byQuiet.Front(); e != nil && e.Value.(*trace).waiting.seen+m.quiet <= now; e = m.holding.byQuiet.Front() {
 		m.holding.dismissAll(e.Value.(*trace), reasonQuiet)
 	}
 	for m.holding.byArrival.Len() > 0 && m.holding.oldest().since+m.wait <= now {
 		m.holding.dismiss(m.holding.oldest(), reasonWait)
 	}
-	for m.byAge.Len() > 0 && m.oldest().expires <= now {
-		m.forget(m.oldest(), reasonTTL)
+	for m.byAge.count > 0 && m.byAge.oldest.expires <= now {
+		m.forget(m.byAge.oldest, reasonTTL, now)
 	}
 }
 
@@ -139,11 +156,42 @@ func (m *memory) accept(o *outcome) {
 	m.keep(o.held)
 }
 
+// take removes up to so many due spans and decides what each of them takes with it.
+func (m *memory) take(most int) []*hold {
+	holds, all := m.holding.take(most), inferences{}
+	for _, h := range holds {
+		h.stamps = m.conclude(h, all)
+	}
+	return holds
+}
+
+// conclude is the last word on a held span. From descendants it takes something only where it was
+// given the time for that.
+func (m *memory) conclude(h *hold, all inferences) stamps {
+	v := h.trace.judge(h.node, &h.own)
+	s := stamps{taken: v.stamps, reason: v.reason, keep: m.kept.has(h.trace.id)}
+	if !v.wait {
+		return s
+	}
+	timely := h.reason == reasonQuiet || h.reason == reasonWait
+	if timely && m.rules.upward && m.covered(h) {
+		s.inferred = all.of(h.trace).complete(h, &v)
+		s.taken, s.reason = v.stamps, v.reason
+	}
+	switch {
+	case m.rules.satisfied(&h.own, &s.taken):
+		s.reason = reasonSettled
+	case s.reason == reasonSettled || !timely:
+		s.reason = h.reason
+	}
+	return s
+}
+
 // depart accounts for held spans that have left.
 func (m *memory) depart(holds []*hold, now time.Duration) {
 	for _, h := range holds {
 		m.holding.drop(h)
-		m.tally.departures.add(&h.stamps, h.reason)
+		m.tally.departures.add(&h.stamps)
 		m.tally.holds = append(m.tally.holds, now-h.since)
 	}
 }

@@ -21,6 +21,7 @@ type plain struct {
 	edge              bool
 	scope             string
 	fanIn             bool
+	client            bool
 	flags             uint32
 	service           uint8 // index of plainServices
 }
@@ -53,6 +54,9 @@ func (s plain) build(span ptrace.Span) {
 		span.SetKind(ptrace.SpanKindConsumer)
 		span.Links().AppendEmpty()
 	}
+	if s.client {
+		span.SetKind(ptrace.SpanKindClient)
+	}
 }
 
 // given is what the oracle, or the processor, says a span ends up with.
@@ -60,7 +64,7 @@ type given struct {
 	org, user, plan string
 	anonymous       bool
 	request         string
-	inherited       bool
+	origin          string
 }
 
 func read(span ptrace.Span) given {
@@ -73,7 +77,7 @@ func read(span ptrace.Span) given {
 	return given{
 		org: get(semconv.SaasOrgID), user: get(string(otelsemconv.UserHashKey)), plan: get(semconv.SaasPlan),
 		anonymous: get(semconv.SaasActorType) == semconv.SaasActorTypeAnonymous,
-		request:   get(semconv.SaasRequestID), inherited: get(semconv.SaasIdentityOrigin) != "",
+		request:   get(semconv.SaasRequestID), origin: get(semconv.SaasIdentityOrigin),
 	}
 }
 
@@ -84,13 +88,19 @@ type oracle map[[2]uint8]plain
 func (o oracle) want(s plain) given {
 	w := given{org: s.org, user: s.user, plan: s.plan, anonymous: s.anonymous, request: s.request}
 	if source, path := o.source(s, plain.identified); path != nil && !s.identified() && agree(path, source) {
-		w.org, w.user, w.plan, w.anonymous, w.inherited = source.org, source.user, source.plan, source.anonymous, true
+		w.take(source, semconv.SaasIdentityOriginAncestor)
 	}
-	if source, path := o.source(s, func(s plain) bool { return s.request != "" }); path != nil && s.request == "" {
+	if source, path := o.source(s, plain.requested); path != nil && s.request == "" {
 		w.request = source.request
 	}
 	return w
 }
+
+func (w *given) take(source plain, origin string) {
+	w.org, w.user, w.plan, w.anonymous, w.origin = source.org, source.user, source.plan, source.anonymous, origin
+}
+
+func (s plain) requested() bool { return s.request != "" }
 
 // identified says whether a span has an organisation group of its own, or through its resource.
 func (s plain) identified() bool {
@@ -174,6 +184,7 @@ func grow(random *rand.Rand, trace, id uint8, spans int) plain {
 	s.flags = []uint32{0, 0, 0x100, 0x100, 0x300}[random.IntN(5)]
 	identify(random, &s)
 	s.edge, s.fanIn = random.IntN(20) == 0, random.IntN(20) == 0
+	s.client = !s.fanIn && random.IntN(3) == 0
 	if random.IntN(20) == 0 {
 		s.scope = []string{semconv.SaasIdentityScopeNone, semconv.SaasIdentityScopeMulti}[random.IntN(2)]
 	}

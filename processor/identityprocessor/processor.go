@@ -172,7 +172,7 @@ func (p *identityProcessor) release() error {
 func (p *identityProcessor) take() []*hold {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.memory.holding.take(releaseSize)
+	return p.memory.take(releaseSize)
 }
 
 // settle accounts for released spans. It returns the error of a consumer that may take them later;

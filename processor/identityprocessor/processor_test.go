@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/open-telemetry/opentelemetry-collector-contrib/pkg/golden"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/pkg/pdatatest/ptracetest"
@@ -24,7 +26,8 @@ import (
 var update = flag.Bool("update", false, "write the outputs of testdata anew")
 
 // Every case is a folder: input-1.yaml, input-2.yaml, … arrive in this order, then the processor is
-// shut down; output.yaml is everything that came out, in order. config.yaml is optional.
+// shut down; output.yaml is everything that came out, in order. config.yaml is optional; without it
+// only the downward rule is at work.
 func TestCases(t *testing.T) {
 	for _, name := range []string{
 		"anonymous",
@@ -50,13 +53,17 @@ func TestCases(t *testing.T) {
 		"structure_kept",
 		"unidentified_root",
 	} {
-		t.Run(name, func(t *testing.T) { testCase(t, filepath.Join("testdata", name)) })
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { testCase(t, filepath.Join("testdata", name)) })
+		})
 	}
 }
 
 func testCase(t *testing.T, folder string) {
 	sink := new(consumertest.TracesSink)
-	p := start(t, loadConfig(t, folder), sink)
+	cfg := loadConfig(t, folder)
+	p := start(t, cfg, sink)
+	time.Sleep(cfg.Wait) // nothing can have been missed
 	for i := 1; ; i++ {
 		file := filepath.Join(folder, fmt.Sprintf("input-%d.yaml", i))
 		if _, err := os.Stat(file); err != nil {
@@ -67,6 +74,9 @@ func testCase(t *testing.T, folder string) {
 		input, err := golden.ReadTraces(file)
 		require.NoError(t, err)
 		require.NoError(t, p.ConsumeTraces(context.Background(), input))
+	}
+	if cfg.Upward == upwardLocal {
+		time.Sleep(cfg.Wait + time.Second)
 	}
 	require.NoError(t, p.Shutdown(context.Background()))
 	compare(t, filepath.Join(folder, "output.yaml"), joinedTraces(sink.AllTraces()))
@@ -84,6 +94,7 @@ func compare(t *testing.T, file string, actual ptrace.Traces) {
 func loadConfig(t *testing.T, folder string) *Config {
 	cfg := createDefaultConfig().(*Config)
 	file := filepath.Join(folder, "config.yaml")
+	cfg.Upward = upwardOff
 	if _, err := os.Stat(file); err != nil {
 		return cfg
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -13,6 +14,8 @@ import (
 	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/consumer/consumertest"
 	"go.opentelemetry.io/collector/pdata/ptrace"
+
+	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
 )
 
 const rounds = 400
@@ -31,6 +34,34 @@ func TestAnyOrderGivesTheOraclesResult(t *testing.T) {
 		}
 		require.NoError(t, p.Shutdown(context.Background()))
 		check(t, seed, arrived, sink.AllTraces(), sameAs(oracleOf(spans)))
+	}
+}
+
+// Left alone until it is quiet, a span gets what the oracle infers from the spans received by then.
+// The spans come in two waves, the second after the first was let go.
+func TestQuietGivesTheOraclesResult(t *testing.T) {
+	for seed := range uint64(rounds) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 5))
+			spans := shuffled(random, forest(random, 3, 1+random.IntN(40)))
+			first := spans[:random.IntN(len(spans)+1)]
+			sink := new(consumertest.TracesSink)
+			p := start(t, createDefaultConfig().(*Config), sink)
+			for _, wave := range [][]plain{first, spans[len(first):]} {
+				time.Sleep(11 * time.Second) // nothing can have been missed, and nothing is held
+				for _, batch := range cut(random, wave) {
+					require.NoError(t, p.ConsumeTraces(context.Background(), batchOf(batch)))
+				}
+			}
+			time.Sleep(11 * time.Second)
+			early, all := oracleOf(first), oracleOf(spans)
+			check(t, seed, spans, sink.AllTraces(), func(s plain, got given) bool {
+				if _, ok := early[[2]uint8{s.trace, s.id}]; ok {
+					return sameQuiet(early)(s, got)
+				}
+				return sameQuiet(all)(s, got)
+			})
+		})
 	}
 }
 
@@ -129,6 +160,7 @@ func tight(random *rand.Rand) *Config {
 	cfg := createDefaultConfig().(*Config)
 	cfg.MaxTraces = 1 + random.IntN(4)
 	cfg.MaxSpansPerTrace = 1 + random.IntN(30)
+	cfg.MaxSpans = cfg.MaxSpansPerTrace + random.IntN(100)
 	cfg.MaxHeldBytes = int64(1 + random.IntN(2000))
 	return cfg
 }
@@ -176,15 +208,39 @@ func sameAs(o oracle) verdictOn {
 	}
 }
 
+func sameQuiet(o oracle) verdictOn {
+	return func(s plain, got given) bool {
+		want := o.wantQuiet(s)
+		if got.request == s.request && want.origin != semconv.SaasIdentityOriginDescendants {
+			want.request = s.request // it is not waited for
+		}
+		return got == want
+	}
+}
+
 func sameOrNothing(o oracle) verdictOn {
 	return func(s plain, got given) bool {
-		if want := o.want(s); got.inherited {
+		want := o.want(s)
+		switch got.origin {
+		case semconv.SaasIdentityOriginDescendants:
+			return o.known(s.trace, got)
+		case semconv.SaasIdentityOriginAncestor:
 			want.request = got.request
 			return got == want
 		}
 		request := got.request == s.request || got.request == o.want(s).request
 		return request && got == given{org: s.org, user: s.user, plan: s.plan, anonymous: s.anonymous, request: got.request}
 	}
+}
+
+// known says whether some span of the trace says so.
+func (o oracle) known(trace uint8, got given) bool {
+	org, request := got.org == "", got.request == ""
+	for _, s := range o {
+		org = org || s.trace == trace && effective(s).org == got.org
+		request = request || s.trace == trace && s.request == got.request
+	}
+	return org && request
 }
 
 func check(t *testing.T, seed uint64, arrived []plain, out []ptrace.Traces, right verdictOn) {

@@ -20,39 +20,56 @@ const (
 	reasonRoot                        // its chain of parents ends at a root without identity
 	reasonBarred                      // a barrier stands above it
 	reasonConflict                    // an id above it came with contradicting identities
+	reasonAmbiguous                   // its descendants do not agree
 	reasonMismatch                    // what it carries of the group contradicts its ancestor
 	reasonQuiet                       // nothing new came for its trace
 	reasonWait                        // it was held as long as allowed
 	reasonTTL                         // its trace was too old
 	reasonBytes                       // too much was held
 	reasonTraces                      // too many traces were remembered
+	reasonSpans                       // too many spans were remembered
 	reasonSpansPerTrace               // too much of its trace was remembered
 	reasonShutdown                    // the processor was shut down
 	reasons
 )
 
 var reasonNames = [reasons]string{
-	"", "root", "barred", "conflict", "mismatch", "quiet", "wait", "ttl", "bytes", "traces", "spans_per_trace", "shutdown",
+	"", "root", "barred", "conflict", "ambiguous", "mismatch", "quiet", "wait", "ttl", "bytes", "traces", "spans", "spans_per_trace", "shutdown",
 }
+
+// origins of a completed identity, as in saas.identity.origin.
+const (
+	fromAncestor = iota
+	fromDescendants
+	origins
+)
+
+var originNames = [origins]string{semconv.SaasIdentityOriginAncestor, semconv.SaasIdentityOriginDescendants}
 
 // departures count spans that have left, by what they took with them.
 type departures struct {
-	completed  [maxGroups]int64
+	completed  [maxGroups][origins]int64
 	incomplete [reasons]int64
 }
 
-func (d *departures) add(taken *claims, why reason) {
-	for g, identity := range taken {
+func (d *departures) add(s *stamps) {
+	origin := fromAncestor
+	if s.inferred {
+		origin = fromDescendants
+	}
+	for g, identity := range s.taken {
 		if identity != nil {
-			d.completed[g]++
+			d.completed[g][origin]++
 		}
 	}
-	d.incomplete[why]++
+	d.incomplete[s.reason]++
 }
 
 func (d *departures) merge(other *departures) {
 	for g := range d.completed {
-		d.completed[g] += other.completed[g]
+		for origin := range d.completed[g] {
+			d.completed[g][origin] += other.completed[g][origin]
+		}
 	}
 	for why := range d.incomplete {
 		d.incomplete[why] += other.incomplete[why]
@@ -73,7 +90,7 @@ type tally struct {
 // reporter feeds the generated instruments.
 type reporter struct {
 	*metadata.TelemetryBuilder
-	groups  []metric.AddOption
+	groups  [][origins]metric.AddOption
 	reasons [reasons]metric.AddOption
 }
 
@@ -83,11 +100,13 @@ func newReporter(set processor.Settings, groups []group) (*reporter, error) {
 		return nil, err
 	}
 	r := &reporter{TelemetryBuilder: builder}
+	r.groups = make([][origins]metric.AddOption, len(groups))
 	for i := range groups {
-		r.groups = append(r.groups, metric.WithAttributeSet(attribute.NewSet(
-			attribute.String("group", groups[i].name),
-			attribute.String("origin", semconv.SaasIdentityOriginAncestor),
-		)))
+		for origin, name := range originNames {
+			r.groups[i][origin] = metric.WithAttributeSet(attribute.NewSet(
+				attribute.String("group", groups[i].name), attribute.String("origin", name),
+			))
+		}
 	}
 	for why, name := range reasonNames {
 		r.reasons[why] = metric.WithAttributeSet(attribute.NewSet(attribute.String("reason", name)))
@@ -104,7 +123,9 @@ func (r *reporter) report(ctx context.Context, t *tally) {
 	add(ctx, r.ProcessorIdentitySpansRejected, t.rejected)
 	add(ctx, r.ProcessorIdentityTracesRemembered, t.change.traces)
 	for g := range r.groups {
-		add(ctx, r.ProcessorIdentitySpansCompleted, t.completed[g], r.groups[g])
+		for origin := range originNames {
+			add(ctx, r.ProcessorIdentitySpansCompleted, t.completed[g][origin], r.groups[g][origin])
+		}
 	}
 	for why := reasonSettled + 1; why < reasons; why++ {
 		add(ctx, r.ProcessorIdentitySpansIncomplete, t.incomplete[why], r.reasons[why])

@@ -1,7 +1,6 @@
 package identityprocessor
 
 import (
-	"container/list"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -20,52 +19,94 @@ type arrival struct {
 	parent  pcommon.SpanID
 	service *service
 	marks   marks
+	keep    bool // must not be sampled out
 	own     claims
 }
 
 // node remembers one span id of a trace. It exists from the first span that has the id, or has it
-// as its parent.
+// as its parent. There are very many, so it is small and without pointers: what it refers to is
+// numbered by its trace.
 type node struct {
-	id       pcommon.SpanID
-	parent   int32
-	child    int32 // first of its children
-	sibling  int32 // next child of its parent
-	service  *service
-	marks    marks
-	received bool
-	torn     bool // received with different parents
+	id        pcommon.SpanID
+	parent    int32
+	child     int32 // first of its children
+	sibling   int32 // next child of its parent
+	service   number
+	marks     marks
+	standings [maxGroups]standing
 }
 
 // standing is how one node stands in one group.
 type standing struct {
-	own    *identity // what it carries, merged over duplicates
-	passes *identity // what its children get: an identity, a stop, or nil while not settled
+	own    number // what it carries, merged over duplicates
+	passes number // what its children get: an identity, a stop, or nil while not settled
 }
+
+func (at *node) is(m marks) bool { return at.marks&m != 0 }
 
 // trace is the forest of one trace's received spans.
 type trace struct {
-	id        pcommon.TraceID
-	rules     *rules
-	nodes     []node
-	standings []standing // len(nodes) times the number of groups
-	index     map[pcommon.SpanID]int32
-	held      map[int32]*hold // waiting spans by node
-	woken     []int32         // nodes in held for which something changed
-	seen      time.Duration   // when its newest span was received
-	expires   time.Duration
-	age       *list.Element // in memory.byAge
-	quiet     *list.Element // in holding.byQuiet, while anything is held
-	forgotten reason        // set once memory has let it go
+	id         pcommon.TraceID
+	rules      *rules
+	nodes      []node
+	identities palette[identity]
+	services   palette[service]
+	index      map[pcommon.SpanID]int32
+	waiting    *waiting // while spans are held
+	older      *trace   // in memory.byAge
+	younger    *trace
+	expires    time.Duration
+	forgotten  reason // set once memory has let it go
+	kept       bool   // has a span that must not be sampled out
 }
 
 // rules are the parts of the configuration that a trace is judged by.
 type rules struct {
 	reader
 	remote remoteRule
+	upward bool
 }
 
-func (t *trace) at(n int32, g int) *standing {
-	return &t.standings[int(n)*len(t.rules.groups)+g]
+func (t *trace) own(n int32, g int) *identity {
+	return t.identityOf(t.nodes[n].standings[g].own)
+}
+
+func (t *trace) identityOf(n number) *identity {
+	if int(n) < len(stops) {
+		return stops[n]
+	}
+	return t.identities[int(n)-len(stops)]
+}
+
+// numberOf numbers an identity. One too many is no source, like one that is too large.
+func (t *trace) numberOf(id *identity) number {
+	switch {
+	case id == nil:
+		return 0
+	case id.fixed != 0:
+		return id.fixed
+	}
+	n, ok := t.identities.number(id, len(stops))
+	if !ok {
+		return unusable.fixed
+	}
+	return n
+}
+
+func (t *trace) serviceOf(at *node) *service {
+	if at.service == 0 {
+		return nil
+	}
+	return t.services[at.service-1]
+}
+
+// numberOfService numbers a service; one too many shares with nobody.
+func (t *trace) numberOfService(s *service) number {
+	if s == nil {
+		return 0
+	}
+	n, _ := t.services.number(s, 1)
+	return n
 }
 
 func (t *trace) find(id pcommon.SpanID) int32 {
@@ -88,12 +129,14 @@ func (t *trace) findOrAdd(id pcommon.SpanID) int32 {
 		return n
 	}
 	n := int32(len(t.nodes))
-	t.nodes = append(t.nodes, node{id: id, parent: absent, child: absent, sibling: absent})
-	for range t.rules.groups {
-		t.standings = append(t.standings, standing{})
-	}
+	t.nodes = appendTight(t.nodes, node{id: id, parent: absent, child: absent, sibling: absent})
 	t.extendIndex(n)
 	return n
+}
+
+// growsBy says whether a span needs new nodes.
+func (t *trace) growsBy(a *arrival) bool {
+	return t.find(a.id) == absent || !a.parent.IsEmpty() && t.find(a.parent) == absent
 }
 
 func (t *trace) extendIndex(n int32) {
@@ -113,7 +156,7 @@ func (t *trace) extendIndex(n int32) {
 func (t *trace) receive(a *arrival) (n int32, clash bool) {
 	n = t.findOrAdd(a.id)
 	changed := true
-	if t.nodes[n].received {
+	if t.nodes[n].is(markReceived) {
 		changed, clash = t.merge(n, a)
 	} else {
 		t.fill(n, a)
@@ -131,9 +174,10 @@ func (t *trace) fill(n int32, a *arrival) {
 		parent = t.findOrAdd(a.parent)
 	}
 	at := &t.nodes[n]
-	at.received, at.service, at.marks, at.parent = true, a.service, a.marks, parent
+	at.marks |= a.marks | markReceived
+	at.service, at.parent = t.numberOfService(a.service), parent
 	for g := range t.rules.groups {
-		t.at(n, g).own = a.own[g]
+		at.standings[g].own = t.numberOf(a.own[g])
 	}
 	if parent != absent {
 		at.sibling = t.nodes[parent].child
@@ -144,23 +188,28 @@ func (t *trace) fill(n int32, a *arrival) {
 // merge joins a span into the node of an earlier one with the same id. The order of the two makes
 // no difference.
 func (t *trace) merge(n int32, a *arrival) (changed, clash bool) {
+	if t.parentID(&t.nodes[n]) != a.parent {
+		t.tear(n, a.parent)
+		clash = !t.nodes[n].is(markTorn)
+	}
 	at := &t.nodes[n]
 	before := *at
 	at.marks = at.marks.with(a.marks)
-	at.torn = at.torn || t.parentID(at) != a.parent
-	if !equal(at.service, a.service) {
-		at.service = nil
+	if clash {
+		at.marks |= markTorn
 	}
-	changed = at.marks != before.marks || at.torn != before.torn || at.service != before.service
-	clash = at.torn != before.torn || at.service != before.service
+	if !equal(t.serviceOf(at), a.service) {
+		at.service = 0
+		clash = clash || before.service != 0
+	}
 	for g := range t.rules.groups {
-		s := t.at(n, g)
-		own := joined(s.own, a.own[g])
-		clash = clash || own != s.own && own == stopConflict
-		changed = changed || own != s.own
-		s.own = own
+		had := t.own(n, g)
+		if own := joined(had, a.own[g]); own != had {
+			at.standings[g].own = t.numberOf(own)
+			clash = clash || own == stopConflict
+		}
 	}
-	return changed, clash
+	return *at != before, clash
 }
 
 func (t *trace) parentID(at *node) (id pcommon.SpanID) {
@@ -168,6 +217,16 @@ func (t *trace) parentID(at *node) (id pcommon.SpanID) {
 		id = t.nodes[at.parent].id
 	}
 	return id
+}
+
+// tear marks both parents that a span claims to have: neither can know what is below it.
+func (t *trace) tear(n int32, other pcommon.SpanID) {
+	if !other.IsEmpty() {
+		t.nodes[t.findOrAdd(other)].marks |= markDisputed
+	}
+	if parent := t.nodes[n].parent; parent != absent {
+		t.nodes[parent].marks |= markDisputed
+	}
 }
 
 // settle carries a change at a node down to whatever depends on it. Every node changes a fixed
@@ -194,61 +253,77 @@ func (t *trace) children(into []int32, n int32) []int32 {
 }
 
 func (t *trace) wake(n int32) {
-	if t.held[n] != nil {
-		t.woken = append(t.woken, n)
+	if t.waiting != nil && t.waiting.spans[n] != nil {
+		t.waiting.woken = append(t.waiting.woken, n)
 	}
 }
 
 // update computes anew what a node passes to its children.
 func (t *trace) update(n int32) (changed bool) {
 	for g := range t.rules.groups {
-		s := t.at(n, g)
 		passes := t.passed(n, g)
+		s := &t.nodes[n].standings[g]
 		changed = changed || passes != s.passes
 		s.passes = passes
 	}
 	return changed
 }
 
-func (t *trace) passed(n int32, g int) *identity {
-	own := t.at(n, g).own
+func (t *trace) passed(n int32, g int) number {
+	own := t.own(n, g)
 	switch {
-	case t.nodes[n].marks&markScope != 0:
-		return stopBarred
+	case t.nodes[n].is(markScope):
+		return stopBarred.fixed
 	case own != nil && (own.explicit || own.stop != 0):
-		return own
+		return t.nodes[n].standings[g].own
 	}
-	given := t.inherited(n, g)
-	if own != nil && given != nil && given.stop == 0 && !own.within(given) {
-		return stopMismatch
+	given := t.given(n, g)
+	if own == nil || given < number(len(stops)) || own.within(t.identityOf(given)) {
+		return given
 	}
-	return given
+	return stopMismatch.fixed
 }
 
 // inherited is the downward rule: what the nearest explicit ancestor of a node gives it. It is nil
 // while an ancestor on the way has not been received.
-func (t *trace) inherited(n int32, g int) *identity {
+func (t *trace) inherited(n int32, g int) *identity { return t.identityOf(t.given(n, g)) }
+
+func (t *trace) given(n int32, g int) number {
 	at := &t.nodes[n]
 	switch {
 	case at.marks.shut():
-		return stopBarred
-	case at.torn:
-		return stopConflict
+		return stopBarred.fixed
+	case at.is(markTorn):
+		return stopConflict.fixed
 	case at.parent == absent:
-		return stopRoot
-	case !t.nodes[at.parent].received:
-		return nil
-	case t.rules.remote.bars(at, &t.nodes[at.parent]):
-		return stopBarred
+		return stopRoot.fixed
+	case !t.nodes[at.parent].is(markReceived):
+		return 0
+	case t.bars(at, &t.nodes[at.parent]):
+		return stopBarred.fixed
 	}
-	return t.at(at.parent, g).passes
+	return t.nodes[at.parent].standings[g].passes
+}
+
+// bars says whether identity stops between a span and its received parent because they are in
+// different processes.
+func (t *trace) bars(child, parent *node) bool {
+	if t.rules.remote.mode == remoteAll || t.sameProcess(child, parent) {
+		return false
+	}
+	return !t.rules.remote.share(t.serviceOf(child), t.serviceOf(parent))
+}
+
+// sameProcess says whether a span and its received parent are of one process, as far as they tell.
+func (t *trace) sameProcess(child, parent *node) bool {
+	return child.is(markLocal) || !child.is(markRemote) && equal(t.serviceOf(child), t.serviceOf(parent))
 }
 
 // verdict is what becomes of one span now.
 type verdict struct {
 	stamps claims // what it takes, by group
 	wait   bool   // a group that holds is not settled
-	reason reason // why a group that holds will never be there
+	reason reason // why a group that holds is not among its ancestors
 }
 
 // judge applies the downward rule to a span at a node that carries own.
@@ -262,9 +337,8 @@ func (t *trace) judge(n int32, own *claims) (v verdict) {
 		if !t.rules.groups[g].hold || taken != nil {
 			continue
 		}
-		if why == 0 {
-			v.wait = true
-		} else if v.reason == 0 {
+		v.wait = v.wait || why == 0 || t.mayInfer(n, why)
+		if v.reason == 0 {
 			v.reason = why
 		}
 	}

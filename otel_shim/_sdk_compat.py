@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple, cast
 
 from opentelemetry import trace as trace_api
 from opentelemetry._logs import _internal as logs_api
@@ -14,17 +15,43 @@ from opentelemetry.sdk._logs.export import (
     LogRecordExporter,
     SimpleLogRecordProcessor,
 )
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
 
+from otel_shim.model import Scalar
+
 __all__ = [
     "SDKConfigurator",
+    "SpanEncoding",
     "first_log_processor",
     "has_log_processor",
     "has_span_processor",
     "remove_attributes",
+    "span_encoding",
+    "stamp",
     "swap_providers",
+    "use_span_encoder",
 ]
+
+
+def stamp(span: Span, attributes: Mapping[str, Scalar]) -> None:
+    """Set attributes of ours on a span, unless it has ended.
+
+    The API cleans every value again, which takes longer than all the rest of a stamp. Ours are clean;
+    only where a limit could touch them is that left to the API.
+    """
+    held: Any = span._attributes
+    plain = held.max_value_len is None and (
+        held.maxlen is None or len(held) + len(attributes) <= held.maxlen
+    )
+    if not plain:
+        return span.set_attributes(attributes)
+    with span._lock, held._lock:
+        if span._end_time is None:
+            held._dict.update(attributes)
+    return None
 
 
 def remove_attributes(span: Span, keys: Iterable[str]) -> None:
@@ -35,6 +62,39 @@ def remove_attributes(span: Span, keys: Iterable[str]) -> None:
         for key in keys:
             if span._attributes is not None and key in span._attributes:
                 del span._attributes[key]  # type: ignore[attr-defined]
+
+
+class SpanEncoding(NamedTuple):
+    """The parts of the official encoder: of a span, attributes, a resource and a scope."""
+
+    span: Callable[[Any], Any]
+    attributes: Callable[[Any], Any]
+    resource: Callable[[Any], Any]
+    scope: Callable[[Any], Any]
+
+
+def span_encoding() -> SpanEncoding:
+    """The parts of the official encoder, which has one public function for a whole batch."""
+    official: Any = import_module(
+        "opentelemetry.exporter.otlp.proto.common._internal.trace_encoder"
+    )
+    return SpanEncoding(
+        span=official._encode_span,
+        attributes=official._encode_attributes,
+        resource=official._encode_resource,
+        scope=official._encode_instrumentation_scope,
+    )
+
+
+def use_span_encoder(encode: Callable[[Sequence[ReadableSpan]], Any]) -> None:
+    """Set what OTLP over HTTP encodes a batch of spans with; its exporters take no argument for that."""
+    exporters: Any = import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    exporters.encode_spans = encode
+
+
+def attributes(span: ReadableSpan) -> Mapping[str, Any] | None:
+    """The attributes of a span that has ended, without the copy that the public property makes."""
+    return span._attributes
 
 
 def attribute(span: ReadableSpan, key: str) -> Any:
@@ -83,6 +143,23 @@ def first_log_processor(provider: LoggerProvider, processor: LogRecordProcessor)
     multi = provider._multi_log_record_processor
     with multi._lock:
         multi._log_record_processors = (processor, *multi._log_record_processors)
+
+
+def add_views(provider: MeterProvider, instruments: Iterable[Any], views: Sequence[View]) -> bool:
+    """Add views to a provider, unless one of it matches an instrument already; the constructor alone takes them.
+
+    They hold for instruments that have not been used yet. Returns whether they were added.
+    """
+    config = provider._sdk_config
+    if any(view._match(instrument) for view in config.views for instrument in instruments):
+        return False
+    config.views = (*config.views, *views)
+    return True
+
+
+def has_metric_readers(provider: MeterProvider) -> bool:
+    """Whether anybody reads what is recorded."""
+    return bool(provider._measurement_consumer._reader_storages)
 
 
 def swap_providers(tracers: Any, loggers: Any) -> tuple[Any, Any]:

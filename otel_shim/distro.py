@@ -17,6 +17,7 @@ from importlib.metadata import version
 from typing import Any
 
 from opentelemetry import _logs, propagate, trace
+from opentelemetry import metrics as metrics_api
 from opentelemetry.environment_variables import (
     OTEL_LOGS_EXPORTER,
     OTEL_METRICS_EXPORTER,
@@ -28,6 +29,7 @@ from opentelemetry.instrumentation.environment_variables import (
     OTEL_PYTHON_DISABLED_INSTRUMENTATIONS,
     OTEL_PYTHON_DISTRO,
 )
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.environment_variables import (
     OTEL_CONFIG_FILE,
@@ -35,6 +37,7 @@ from opentelemetry.sdk.environment_variables import (
     OTEL_SDK_DISABLED,
     OTEL_SERVICE_NAME,
 )
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.semconv._incubating.attributes.telemetry_attributes import (
     TELEMETRY_DISTRO_NAME,
@@ -42,7 +45,7 @@ from opentelemetry.semconv._incubating.attributes.telemetry_attributes import (
 )
 from opentelemetry.util._importlib_metadata import EntryPoint, entry_points
 
-from otel_shim import _sdk_compat, attributes, config, config_file, context, pseudonym
+from otel_shim import _sdk_compat, attributes, config, config_file, context, operations, pseudonym
 from otel_shim._guard import guarded, logger
 from otel_shim.capture import fastapi, sqlalchemy, starlette
 from otel_shim.capture.asgi import Capture
@@ -50,7 +53,8 @@ from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
 from otel_shim.config_file import FileSettings
 from otel_shim.environment_variables import OTEL_SHIM_SECRET
-from otel_shim.signals import export, logs
+from otel_shim.signals import encoding, export, logs
+from otel_shim.signals.metrics import JobMetrics, RequestMetrics
 from otel_shim.signals.propagation import EdgePropagator
 from otel_shim.signals.spans import IdentitySpanProcessor
 
@@ -123,6 +127,7 @@ class ShimDistro(BaseDistro):  # type: ignore[misc]
             return
         if entry_point.name == "fastapi":
             kwargs.setdefault("exclude_spans", ["receive", "send"])
+            kwargs.setdefault("meter_provider", NoOpMeterProvider())  # ours know role and plan
         super().load_instrumentor(entry_point, **kwargs)
 
 
@@ -177,13 +182,24 @@ def pre_instrument() -> None:
     _attach_processors()
     propagate.set_global_textmap(EdgePropagator(propagate.get_global_textmap()))
     export.quiet_exporters()
+    encoding.install()
     resolver = Resolver(settings.sources)
-    capture = Capture(settings, resolver)
+    capture = Capture(settings, resolver, _metrics())
     fastapi.install(capture if wired.wants("fastapi") else None, resolver)
     if wired.wants("starlette"):
         starlette.install(capture)
     if wired.wants("sqlalchemy"):
         sqlalchemy.install()
+
+
+@guarded(default=None)
+def _metrics() -> RequestMetrics | None:
+    """Record requests and jobs, where anybody reads it."""
+    meters = metrics_api.get_meter_provider()
+    if not isinstance(meters, MeterProvider) or not _sdk_compat.has_metric_readers(meters):
+        return None
+    operations.use_job_meter(JobMetrics(meters).ended)
+    return RequestMetrics(meters)
 
 
 @guarded(default=None)

@@ -8,8 +8,8 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
 from opentelemetry.trace import SpanKind, get_current_span
 
+from otel_shim import _sdk_compat, context
 from otel_shim import _semconv as semconv
-from otel_shim import context
 from otel_shim._guard import guarded
 from otel_shim.model import Scalar
 
@@ -36,7 +36,7 @@ def _start_child(
         return _start_root(span, None)
     root.enter(span, scope, parent)
     if scope.attributes:
-        span.set_attributes(scope.attributes)
+        _sdk_compat.stamp(span, scope.attributes)
     return None
 
 
@@ -51,7 +51,7 @@ def _start_root(span: Span, parent_context: Context | None) -> None:
         root.operation = stamps[semconv.SAAS_OPERATION] = semconv.OPERATION_HTTP_REQUEST
         stamps.update(_edge(span, inbound))
     if stamps:
-        span.set_attributes(stamps)
+        _sdk_compat.stamp(span, stamps)
 
 
 def _take_inbound(span: Span, parent_context: Context | None) -> context.Inbound | None:

@@ -1,0 +1,165 @@
+"""otel_shim.signals.encoding: the same messages as the official encoder makes, for any span."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.exporter.otlp.proto.http import trace_exporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace.span import TraceFlags, TraceState
+
+from otel_shim import _sdk_compat
+from otel_shim.signals import encoding
+
+VALUES: tuple[Any, ...] = (
+    "",
+    "text",
+    "é" * 100,
+    "x" * 5000,
+    0,
+    1,
+    -1,
+    2**63 - 1,
+    True,
+    False,
+    0.0,
+    -0.0,
+    1.0,
+    b"\x00\xff",
+    ("a", "b"),
+    (1, 2),
+    (),
+)
+
+
+@pytest.fixture
+def encoder() -> encoding.SpanEncoder:
+    return encoding.SpanEncoder(_sdk_compat.span_encoding())
+
+
+def recorded(count: int, seed: int) -> Sequence[ReadableSpan]:
+    """Spans of two resources and three scopes, with everything that a span can have."""
+    chance = random.Random(seed)
+    exporter = InMemorySpanExporter()
+    tracers = []
+    for service in ("one", "two"):
+        provider = TracerProvider(resource=Resource({"service.name": service}, "https://schema"))
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        tracers += [provider.get_tracer("plain"), provider.get_tracer("other", "1", "https://s")]
+    for _ in range(count):
+        record(chance.choice(tracers), chance)
+    return exporter.get_finished_spans()
+
+
+def record(tracer: trace.Tracer, chance: random.Random) -> None:
+    remote = SpanContext(chance.getrandbits(128), 7, True, TraceFlags(1), TraceState([("k", "v")]))
+    parent = trace.set_span_in_context(NonRecordingSpan(remote)) if chance.random() < 0.5 else None
+    span = tracer.start_span(
+        "GET /é",
+        context=parent,
+        kind=chance.choice(list(SpanKind)),
+        attributes=dict(attributes(chance)),
+        links=[trace.Link(remote, {"link": 1})] if chance.random() < 0.3 else [],
+    )
+    if chance.random() < 0.3:
+        span.add_event("event", dict(attributes(chance)))
+    if chance.random() < 0.3:
+        span.set_status(Status(StatusCode.ERROR, "why"))
+    span.end()
+
+
+def attributes(chance: random.Random) -> Iterator[tuple[str, Any]]:
+    for _ in range(chance.randrange(12)):
+        yield f"key.{chance.randrange(8)}", chance.choice(VALUES)
+
+
+def spans_of(message: ExportTraceServiceRequest) -> list[str]:
+    """Every span with its resource and scope, in an order that does not depend on grouping."""
+    return sorted(
+        f"{of.resource}{of.schema_url}{under.scope}{under.schema_url}{span}"
+        for of in message.resource_spans
+        for under in of.scope_spans
+        for span in under.spans
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_same_messages(encoder: encoding.SpanEncoder, seed: int) -> None:
+    """Also from the memory of the first batch, every span is byte for byte what is official."""
+    spans = recorded(150, seed)
+    official = encode_spans(spans)
+    for _ in range(2):
+        ours = ExportTraceServiceRequest.FromString(encoder.encode(spans).SerializeToString())
+        assert spans_of(ours) == spans_of(official)
+        assert len(ours.resource_spans) == len(official.resource_spans)
+
+
+def test_equal_values_of_other_types_stay_apart(encoder: encoding.SpanEncoder) -> None:
+    """1, True and 1.0 are equal in Python and not in OTLP."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    for value in (1, True, 1.0, 0, False):
+        provider.get_tracer("t").start_span("s", attributes={"k": value}).end()
+    spans = exporter.get_finished_spans()
+    ours = ExportTraceServiceRequest.FromString(encoder.encode(spans).SerializeToString())
+    kinds = [
+        span.attributes[0].value.WhichOneof("value")
+        for span in ours.resource_spans[0].scope_spans[0].spans
+    ]
+    assert kinds == ["int_value", "bool_value", "double_value", "int_value", "bool_value"]
+
+
+def test_what_cannot_be_encoded_is_left_out(
+    encoder: encoding.SpanEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An attribute without an encoding costs itself, never the span or the batch."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider.get_tracer("t").start_span("s", attributes={"big": 2**70, "good": "yes"}).end()
+    ours = ExportTraceServiceRequest.FromString(
+        encoder.encode(exporter.get_finished_spans()).SerializeToString()
+    )
+    span = ours.resource_spans[0].scope_spans[0].spans[0]
+    assert [pair.key for pair in span.attributes] == ["good"]
+    assert "Failed to encode key big" in caplog.text
+
+
+def test_install_reaches_the_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter of OTLP over HTTP sends what this encoder made."""
+    monkeypatch.setattr(trace_exporter, "encode_spans", encode_spans)
+    encoding.install()
+    exporter = trace_exporter.OTLPSpanExporter(endpoint="http://127.0.0.1:9/v1/traces")
+    sent: list[bytes] = []
+
+    class Client:
+        @staticmethod
+        def export(data: bytes) -> Any:
+            sent.append(data)
+            return type("Result", (), {"success": True})
+
+    monkeypatch.setattr(exporter, "_client", Client)
+    spans = recorded(20, 1)
+    exporter.export(spans)
+    assert spans_of(ExportTraceServiceRequest.FromString(sent[0])) == spans_of(encode_spans(spans))
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 300, 16383, 16384, 70000])
+def test_framing(size: int) -> None:
+    """Lengths of one, two and three bytes."""
+    scope = ScopeSpans(schema_url="x" * size)
+    data = encoding.framed(b"\x12", scope.SerializeToString())
+    parsed = ResourceSpans.FromString(data)
+    assert parsed.scope_spans[0].schema_url == "x" * size

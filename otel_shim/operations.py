@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import Token
 from types import TracebackType
@@ -21,6 +22,27 @@ from otel_shim._guard import guarded
 _F = TypeVar("_F", bound=Callable[..., Any])
 _tracer = trace.get_tracer("otel_shim")
 _UNNAMED = "unnamed.operation"
+JobMeter = Callable[[str, float, "BaseException | None", Span], object]
+"""Takes a job's operation, its seconds, the error that ended it, and its span."""
+_job_meter: JobMeter | None = None
+
+
+def use_job_meter(meter: JobMeter | None) -> JobMeter | None:
+    """Set what is told of each job that ends, and return what was; called once, when the distro is wired."""
+    global _job_meter
+    before, _job_meter = _job_meter, meter
+    return before
+
+
+class _Work:
+    """The span of an operation, and where it is a job of its own, when that started."""
+
+    __slots__ = ("name", "span", "started")
+
+    def __init__(self, name: str, span: Span, job: bool) -> None:
+        self.name = name
+        self.span = span
+        self.started = time.perf_counter() if job else None
 
 
 class Operation:
@@ -31,13 +53,13 @@ class Operation:
 
     def __init__(self, name: str) -> None:
         self._name = _usable(name)
-        self._open: list[tuple[Span, Any]] = []
+        self._open: list[tuple[_Work, Any]] = []
 
     def __enter__(self) -> None:
         started = _start(self._name)
         if started is not None:
-            span, inside = started
-            self._open.append((span, attach(inside)))
+            work, inside = started
+            self._open.append((work, attach(inside)))
 
     def __exit__(
         self,
@@ -51,11 +73,11 @@ class Operation:
             context.leave(mine[1])
             _end(mine[0], error)
 
-    def _innermost(self) -> tuple[Span, Any]:
+    def _innermost(self) -> tuple[_Work, Any]:
         """The block that ends here; several tasks may be inside of one operation object."""
         current = trace.get_current_span()
         here = self._open.copy()
-        return next((block for block in reversed(here) if block[0] is current), here[-1])
+        return next((block for block in reversed(here) if block[0].span is current), here[-1])
 
     def __call__(self, function: _F) -> _F:
         """Decorate a function, coroutine function, generator or async generator function."""
@@ -75,15 +97,24 @@ def _usable(name: Any) -> str:
 
 
 @guarded(default=None)
-def _start(name: str) -> tuple[Span, Context]:
+def _start(name: str) -> tuple[_Work, Context]:
     """Start the span; the first operation of a request or job names its root too."""
     root = context.current_root()
+    job = _is_job(root)
     if root is not None:
         _name_root(root, name)
     span = _tracer.start_span(name, attributes={semconv.SAAS_OPERATION: name})
     if root is None and (place := context.place_of(span)) is not None:
         place.root.operation = name
-    return span, context.with_operation(name, trace.set_span_in_context(span))
+    return _Work(name, span, job), context.with_operation(name, trace.set_span_in_context(span))
+
+
+def _is_job(root: context.LocalRoot | None) -> bool:
+    """Whether an operation that starts is a job: nothing is above it but, at most, an answered request."""
+    current = trace.get_current_span()
+    if root is None:
+        return not current.get_span_context().is_valid
+    return current is root.span() and not current.is_recording()
 
 
 def _name_root(root: context.LocalRoot, name: str) -> None:
@@ -96,11 +127,15 @@ def _name_root(root: context.LocalRoot, name: str) -> None:
 
 
 @guarded(default=None)
-def _end(span: Span, error: BaseException | None) -> None:
-    if error is not None and not isinstance(error, (GeneratorExit, StopIteration)):
-        span.set_attribute(ERROR_TYPE, type(error).__qualname__)
-        span.set_status(Status(StatusCode.ERROR))
-    span.end()
+def _end(work: _Work, error: BaseException | None) -> None:
+    if isinstance(error, (GeneratorExit, StopIteration)):
+        error = None
+    if error is not None:
+        work.span.set_attribute(ERROR_TYPE, type(error).__qualname__)
+        work.span.set_status(Status(StatusCode.ERROR))
+    work.span.end()
+    if work.started is not None and _job_meter is not None:
+        _job_meter(work.name, time.perf_counter() - work.started, error, work.span)
 
 
 def _wrap_function(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,7 +162,7 @@ class _Steps:
 
     def __init__(self, name: str) -> None:
         started = _start(name)
-        self._span: Span | None = started[0] if started is not None else None
+        self._work: _Work | None = started[0] if started is not None else None
         self._inside: Context | None = started[1] if started is not None else None
         self._token: Token[Context] | None = None
 
@@ -140,8 +175,8 @@ class _Steps:
             context.leave(self._token)
 
     def end(self, error: BaseException | None = None) -> None:
-        if self._span is not None:
-            _end(self._span, error)
+        if self._work is not None:
+            _end(self._work, error)
 
 
 def _wrap_generator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -23,6 +23,7 @@ from otel_shim.config import Config
 from otel_shim.model import ANONYMOUS, Identity
 from otel_shim.peers import Peers
 from otel_shim.signals import export
+from otel_shim.signals.metrics import Exchange, RequestMetrics
 
 ASGIScope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -45,9 +46,12 @@ STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.st
 class Capture:
     """Handles the requests of an application; one for the process."""
 
-    def __init__(self, config: Config, resolver: Resolver) -> None:
+    def __init__(
+        self, config: Config, resolver: Resolver, metrics: RequestMetrics | None = None
+    ) -> None:
         self._peers = Peers(config)
         self._resolver = resolver
+        self._metrics = metrics
 
     async def handle(self, app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Run the application for one request; errors of the application pass unchanged."""
@@ -55,15 +59,18 @@ class Capture:
         if inbound is None:  # no request, a mounted application, or a fault of ours
             lifespan = scope["type"] == "lifespan"
             return await app(scope, receive, _flushing(send) if lifespan else send)
+        exchange = self._metrics and scope["type"] == "http" and self._metrics.begin(scope, inbound)
         token = attach(context.with_inbound(inbound))
         try:
-            await app(scope, receive, self._responder(send, inbound, scope))
+            await app(scope, receive, self._responder(send, inbound, scope, exchange or None))
         except Exception as error:
             _remember(error, inbound)
             raise
         finally:
             inbound.close()
             _end(scope)
+            if exchange:
+                exchange.over()
             detach(token)
         return None
 
@@ -76,10 +83,14 @@ class Capture:
         scope[RESOLUTION] = Resolution(self._resolver, inbound, scope)
         return inbound
 
-    def _responder(self, send: Send, inbound: context.Inbound, scope: ASGIScope) -> Send:
+    def _responder(
+        self, send: Send, inbound: context.Inbound, scope: ASGIScope, exchange: Exchange | None
+    ) -> Send:
         async def respond(message: Message) -> None:
             if message["type"] in STARTS:
                 message = _start_response(message, inbound, scope) or message
+            if exchange is not None:
+                exchange.sends(message)
             await send(message)
 
         return respond

@@ -58,7 +58,8 @@ def _wrap_app(module: Any, capture: Capture) -> None:
 
     app.__call__ = functools.wraps(handle)(call)
     # One server span a request: those of dependencies, endpoint and the like only where asked for.
-    _default_telemetry(app, {"operation_spans": False})
+    # Its metrics know no role, plan or operation: ours take their place.
+    _default_telemetry(app, {"operation_spans": False, "metrics": False})
 
 
 @guarded(default=None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import wrapt
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.semconv.attributes.http_attributes import HTTP_ROUTE
 from opentelemetry.trace import get_current_span
 
@@ -67,7 +68,10 @@ def _traced(app: App) -> App:
         await app(scope, receive, respond)
 
     return OpenTelemetryMiddleware(
-        routed, default_span_details=_details, exclude_spans=["receive", "send"]
+        routed,
+        default_span_details=_details,
+        exclude_spans=["receive", "send"],
+        meter_provider=NoOpMeterProvider(),  # ours take the place of its metrics
     )
 
 

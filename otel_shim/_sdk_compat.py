@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
 from opentelemetry import trace as trace_api
+from opentelemetry._logs import LogRecord
 from opentelemetry._logs import _internal as logs_api
+from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.sdk._configuration import _OTelSDKConfigurator as SDKConfigurator
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
 from opentelemetry.sdk._logs.export import (
@@ -21,8 +24,10 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
 
 from otel_shim.model import Scalar
+from otel_shim.values import encodable
 
 __all__ = [
+    "LogBridge",
     "SDKConfigurator",
     "SpanEncoding",
     "first_log_processor",
@@ -34,6 +39,26 @@ __all__ = [
     "swap_providers",
     "use_span_encoder",
 ]
+
+
+class LogBridge(LoggingHandler):
+    """OpenTelemetry's bridge from ``logging``, with a record's own fields made by us.
+
+    The bridge passes on what OTLP cannot hold: a warning for each such field, and for a body that
+    cannot be encoded the loss of its whole batch. There is no public way in between.
+    """
+
+    def __init__(self, attributes: Callable[[logging.LogRecord], dict[str, Any]]) -> None:
+        super().__init__()
+        self._attributes = attributes
+
+    def _get_attributes(self, record: logging.LogRecord) -> tuple[dict[str, Any], None]:
+        return self._attributes(record), None
+
+    def _translate(self, record: logging.LogRecord) -> LogRecord:
+        made = super()._translate(record)
+        made.body = encodable(str(made.body))
+        return made
 
 
 def stamp(span: Span, attributes: Mapping[str, Scalar]) -> None:

@@ -16,6 +16,7 @@ from otel_shim import _semconv as semconv
 from otel_shim import attributes, context, counters, sources
 from otel_shim._guard import guarded
 from otel_shim.model import NOBODY, Identity, Scalar
+from otel_shim.values import encodable
 
 _TEXT_FIELDS = ("org_id", "user_id", "actor_type", "actor_role", "plan")
 _MAX_EXTRA = 256
@@ -46,22 +47,18 @@ def _extra(values: Mapping[str, Any]) -> dict[str, Scalar]:
         if scalar is None:
             counters.add("identity_rejected")
             continue
-        key = semconv.BINDABLE.get(name, f"{semconv.SAAS_EXTRA}.{_encodable(name)}")
+        key = semconv.BINDABLE.get(name, f"{semconv.SAAS_EXTRA}.{encodable(name)}")
         extra[key] = scalar
     return extra
 
 
 def _exportable(value: Any) -> Scalar | None:
-    """A value that OTLP can hold: one that it cannot would lose the whole batch it is exported in."""
+    """A value that OTLP can hold: one that it cannot would be an error in each of its exports."""
     if isinstance(value, str):
-        return _encodable(value[:_MAX_EXTRA])
+        return encodable(value[:_MAX_EXTRA])
     if isinstance(value, int):
         return value if -(1 << 63) <= value < 1 << 63 else None
     return value if isinstance(value, float) else None
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @guarded(default=None)

@@ -320,8 +320,8 @@ def remember(error: BaseException, root: LocalRoot) -> None:
 
 
 def remembered(error: BaseException | None) -> Context | None:
-    """The context kept on an error."""
-    return cast("Context | None", getattr(error, _ORIGIN, None))
+    """The context kept on an error; once, for the same object may be raised again by other work."""
+    return cast("Context | None", vars(error).pop(_ORIGIN, None)) if error is not None else None
 
 
 def _described(root: LocalRoot, scope: Scope, operation: str | None) -> dict[str, Scalar]:

@@ -12,13 +12,12 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Mapping
 from contextvars import Token
 from typing import Any, TextIO
 
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.semconv.attributes.code_attributes import CODE_STACKTRACE
 from opentelemetry.semconv.attributes.exception_attributes import (
     EXCEPTION_MESSAGE,
     EXCEPTION_STACKTRACE,
@@ -26,9 +25,10 @@ from opentelemetry.semconv.attributes.exception_attributes import (
 )
 from opentelemetry.trace import get_current_span
 
+from otel_shim import _sdk_compat, context
 from otel_shim import _semconv as semconv
-from otel_shim import context
 from otel_shim._guard import guarded
+from otel_shim.values import exportable, written
 
 _IDENTITY = "otel_shim_identity"
 _ERROR_CODE = "error_code"
@@ -49,7 +49,7 @@ class IdentityLogRecordProcessor(LogRecordProcessor):
         found = dict(context.correlation(record.context))
         code = (record.attributes or {}).get(_ERROR_CODE)
         if code is not None:
-            found[semconv.SAAS_ERROR_CODE] = str(code)
+            found[semconv.SAAS_ERROR_CODE] = written(code)
         if found:
             record.attributes = {**found, **(record.attributes or {})}
 
@@ -63,22 +63,24 @@ class IdentityLogRecordProcessor(LogRecordProcessor):
 
 def take_records(log_format: str, service_name: str) -> None:
     """Correlate every record from now on, send it over OTLP, and write JSON unless ``log_format`` is text."""
-    _take_from_loggers(LoggingHandler(), service_name)
+    _take_from_loggers(_sdk_compat.LogBridge(_attributes), service_name)
     if log_format == "json":
         _format_as_json()
 
 
-def _take_from_loggers(otlp: LoggingHandler, service_name: str) -> None:
+def _take_from_loggers(otlp: logging.Handler, service_name: str) -> None:
     hand_on = logging.Logger.callHandlers
 
     def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+        if hasattr(record, _IDENTITY):  # handed to a logger again, by the listener of a queue
+            return hand_on(logger, record)
         token = _where_it_broke(record)
         if not logger.name.startswith(_OWN_LOGGERS):
             _send(otlp, record)
         _correlate(record, service_name)
         if token is not None:
             detach(token)
-        hand_on(logger, record)
+        return hand_on(logger, record)
 
     logging.Logger.callHandlers = call_handlers  # type: ignore[assignment,method-assign]
 
@@ -93,7 +95,7 @@ def _where_it_broke(record: logging.LogRecord) -> Token[Context] | None:
 
 
 @guarded(default=None)
-def _send(otlp: LoggingHandler, record: logging.LogRecord) -> None:
+def _send(otlp: logging.Handler, record: logging.LogRecord) -> None:
     otlp.handle(record)
 
 
@@ -108,7 +110,10 @@ def _correlate(record: logging.LogRecord, service_name: str) -> None:
     record.otelSpanID = f"{span_context.span_id:016x}" if span_context.is_valid else "0"
     record.otelTraceSampled = span_context.trace_flags.sampled
     record.otelServiceName = service_name
-    setattr(record, _IDENTITY, context.correlation())
+    found = dict(context.correlation())
+    if (code := _error_code(record)) is not None:  # a queue's handler takes the exception off
+        found[semconv.SAAS_ERROR_CODE] = code
+    setattr(record, _IDENTITY, found)
 
 
 class JsonFormatter(logging.Formatter):
@@ -116,7 +121,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record; values that JSON cannot hold are written as their ``str``."""
-        return json.dumps(_fields(record), default=str, ensure_ascii=False)
+        return json.dumps(exportable(_fields(record)), ensure_ascii=False)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -128,8 +133,13 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     }
     if getattr(record, "otelTraceID", "0") != "0":
         fields |= {"trace_id": record.otelTraceID, "span_id": record.otelSpanID}  # type: ignore[attr-defined]
-    fields |= getattr(record, _IDENTITY, {})
-    return fields | _extras(vars(record)) | _error(record)
+    return fields | getattr(record, _IDENTITY, {}) | _own(record)
+
+
+def _attributes(record: logging.LogRecord) -> dict[str, Any]:
+    """What a record says itself, for OTLP."""
+    found: dict[str, Any] = exportable(_own(record))
+    return found
 
 
 def _timestamp(created: float) -> str:
@@ -137,20 +147,28 @@ def _timestamp(created: float) -> str:
     return f"{whole}.{int(created % 1 * 1e6):06d}Z"
 
 
-def _extras(record: Mapping[str, Any]) -> dict[str, Any]:
+def _own(record: logging.LogRecord) -> dict[str, Any]:
+    """The fields that the application gave, and what is known of its error."""
     hidden = _STANDARD | _INJECTED | {_ERROR_CODE, "color_message"}
-    return {key: value for key, value in record.items() if key not in hidden}
-
-
-def _error(record: logging.LogRecord) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    found = {key: value for key, value in vars(record).items() if key not in hidden}
+    if record.stack_info:
+        found[CODE_STACKTRACE] = record.stack_info
     if record.exc_info and record.exc_info[0] is not None:
         kind, error, _ = record.exc_info
-        found[EXCEPTION_TYPE] = found[semconv.SAAS_ERROR_CODE] = kind.__name__
-        found[EXCEPTION_MESSAGE] = str(error)
+        found[EXCEPTION_TYPE] = kind.__name__
+        found[EXCEPTION_MESSAGE] = error
         found[EXCEPTION_STACKTRACE] = "".join(traceback.format_exception(*record.exc_info))
+    if (code := _error_code(record)) is not None:
+        found[semconv.SAAS_ERROR_CODE] = code
+    return found
+
+
+def _error_code(record: logging.LogRecord) -> str | None:
+    """The application's own code, else the class of the exception."""
     code = getattr(record, _ERROR_CODE, None)
-    return found if code is None else found | {semconv.SAAS_ERROR_CODE: str(code)}
+    if code is None and record.exc_info and record.exc_info[0] is not None:
+        code = record.exc_info[0].__name__
+    return None if code is None else written(code)
 
 
 def _format_as_json() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import fastapi
 import pytest
@@ -89,10 +88,15 @@ def logging_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(logging.Logger, "callHandlers", logging.Logger.callHandlers)
     monkeypatch.setattr(logging.Handler, "format", logging.Handler.format)
     monkeypatch.setattr(logging, "lastResort", logging.lastResort)
-    known: dict[str, Any] = dict(logging.root.manager.loggerDict)
-    before = (logging.root.level, list(logging.root.handlers))
+    before = {
+        logger: (list(logger.handlers), logger.propagate, logger.level) for logger in _loggers()
+    }
     yield
-    logging.root.setLevel(before[0])
-    logging.root.handlers[:] = before[1]
-    for name in set(logging.root.manager.loggerDict) - set(known):
-        del logging.root.manager.loggerDict[name]
+    for logger in _loggers():
+        logger.handlers[:], logger.propagate, level = before.get(logger, ([], True, logging.NOTSET))
+        logger.setLevel(level)
+
+
+def _loggers() -> list[logging.Logger]:
+    known = logging.root.manager.loggerDict.values()
+    return [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]

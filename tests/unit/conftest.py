@@ -72,7 +72,8 @@ def shim_fastapi(
     """Puts the shim into FastAPI, configured by environment variables; taken out afterwards."""
     monkeypatch.setattr(fastapi.FastAPI, "__call__", fastapi.FastAPI.__call__)
     monkeypatch.setattr(fastapi.FastAPI, "__init__", fastapi.FastAPI.__init__)
-    monkeypatch.setattr(routing, "solve_dependencies", routing.solve_dependencies)
+    solver = vars(routing)["solve_dependencies"]
+    monkeypatch.setattr(routing, "solve_dependencies", solver)
 
     def install(**environ: str) -> None:
         settings = shim_config.from_environ(environ)

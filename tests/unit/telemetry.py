@@ -90,7 +90,7 @@ class Telemetry:
 
 def record_with(spans: SpanProcessor, logs: LogRecordProcessor | None) -> Telemetry:
     """Providers with these processors before exporters in memory."""
-    span_exporter, log_exporter = InMemorySpanExporter(), InMemoryLogRecordExporter()
+    span_exporter, log_exporter = InMemorySpanExporter(), InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
     starts = StartCounter()
     tracers = TracerProvider()
     for processor in (spans, starts, SimpleSpanProcessor(span_exporter)):

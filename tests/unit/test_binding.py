@@ -373,9 +373,11 @@ def test_sources_leave_a_mixed_request_alone(telemetry: Telemetry, tracer: trace
 def test_block_names_what_is_inside_only(telemetry: Telemetry, tracer: trace.Tracer) -> None:
     """The root and what comes after the block stay as they were."""
     with tracer.start_as_current_span("job"):
-        with otel_shim.identity(org_id="acme", user_id="ada"):
-            with tracer.start_as_current_span("inside"):
-                pass
+        with (
+            otel_shim.identity(org_id="acme", user_id="ada"),
+            tracer.start_as_current_span("inside"),
+        ):
+            pass
         with tracer.start_as_current_span("after"):
             pass
     assert telemetry.span("inside")[ORG] == "acme"

@@ -232,7 +232,7 @@ def test_server_started_in_a_block_does_not_hand_it_to_requests(
 ) -> None:
     """A request is not its server's: a block around the server's start names none of its requests."""
     with otel_shim.identity(org_id="acme"):
-        inbound, token = _request(tracer)
+        _inbound, token = _request(tracer)
         with tracer.start_as_current_span("GET", kind=SpanKind.SERVER):
             assert otel_shim.current_identity() == Identity(request_id="r-1")
             with tracer.start_as_current_span("query"):

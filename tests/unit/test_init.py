@@ -90,7 +90,7 @@ NASTY: dict[str, Any] = {
     "bytes": b"\xff\x00",
     "cycle": _cycle(),
     "nested": {"a": [{"b": object()}]},
-    "generator": (n for n in ()),
+    "generator": iter(()),
     "lambda": lambda: 1 / 0,
     "module": sys,
     "exception": ValueError("x"),

@@ -376,7 +376,7 @@ async def test_async_generator_closed_early(telemetry: Telemetry) -> None:
     seen: list[Any] = []
     generator = _aecho(seen)
     await anext(generator)
-    await asyncio.create_task(generator.aclose())  # type: ignore[arg-type]
+    await asyncio.create_task(generator.aclose())
     assert seen == [("closed", NAME)]
     _assert_ended_well(_only(telemetry))
 

@@ -119,7 +119,7 @@ def test_processes_of_a_host_share_one_secret(tmp_path: Path) -> None:
         made = pool.map(_make, [(str(directory), barrier)] * 8, chunksize=1)
     assert len({secret for secret, _ in made}) == 1
     assert [first for _, first in made].count(True) == 1
-    assert os.listdir(directory) == ["secret"]
+    assert [path.name for path in directory.iterdir()] == ["secret"]
     assert stat.S_IMODE((directory / "secret").stat().st_mode) == 0o600
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
@@ -158,7 +158,7 @@ def test_failed_write_leaves_nothing_behind(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         pseudonym.host_secret(tmp_path)
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

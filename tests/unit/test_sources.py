@@ -187,7 +187,7 @@ class GetAttribute:
 class Proxy:
     """Stands for an object it would load, as lazy objects of frameworks do."""
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         raise Trap
 
@@ -232,7 +232,7 @@ class Overridden(Pair):
     """A named tuple whose field became code."""
 
     @property
-    def org_id(self) -> str:  # type: ignore[override]
+    def org_id(self) -> str:
         raise Trap
 
 
@@ -535,15 +535,12 @@ async def _async_engine() -> AsyncIterator[AsyncEngine]:
 
 async def test_async_object_is_not_refreshed() -> None:
     """An expired object of an async session would raise MissingGreenlet: here it is absent, and no query."""
-    async with _async_engine() as engine:
-        async with AsyncSession(engine) as session:
-            session.add(User(id=1, role="admin", org=Org(id=10, plan="pro")))
-            await session.commit()
-            user = (
-                await session.scalars(select(User).execution_options(populate_existing=True))
-            ).one()
-            with _no_query(engine.sync_engine):
-                assert sources.read(user, ["org_id"]) == 10
-            await session.commit()
-            with _no_query(engine.sync_engine):
-                assert _read_all(user) == [None] * len(PATHS)
+    async with _async_engine() as engine, AsyncSession(engine) as session:
+        session.add(User(id=1, role="admin", org=Org(id=10, plan="pro")))
+        await session.commit()
+        user = (await session.scalars(select(User).execution_options(populate_existing=True))).one()
+        with _no_query(engine.sync_engine):
+            assert sources.read(user, ["org_id"]) == 10
+        await session.commit()
+        with _no_query(engine.sync_engine):
+            assert _read_all(user) == [None] * len(PATHS)

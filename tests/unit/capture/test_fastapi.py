@@ -224,7 +224,7 @@ def _attributes(span: ReadableSpan) -> dict[str, Any]:
 
 def _trace(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.trace_id
+    return int(span.context.trace_id)
 
 
 @pytest.fixture
@@ -758,7 +758,7 @@ async def test_request_is_freed_when_it_ends(shim_fastapi: Install, telemetry: T
     async def endpoint(request: Request) -> None:
         request.state.thing = User("ada", "acme")
         root = context.current_root()
-        held.extend([weakref.ref(request.state.thing), weakref.ref(root)])  # type: ignore[list-item]
+        held.extend([weakref.ref(request.state.thing), weakref.ref(root)])
 
     await _ask(app)
     gc.collect()

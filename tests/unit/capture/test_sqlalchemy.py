@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -406,4 +405,3 @@ def test_connection_errors_pass(listen: Listen, telemetry: Telemetry) -> None:
     with pytest.raises(exc.OperationalError), engine.connect():
         pass
     assert telemetry.started() == 0
-    assert issubclass(exc.OperationalError, exc.DBAPIError) and sqlite3.OperationalError

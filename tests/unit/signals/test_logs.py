@@ -292,7 +292,7 @@ def test_dict_config(when: str, take: Take, telemetry: Telemetry, out: Out) -> N
 
 
 def test_uvicorns_loggers(take: Take, telemetry: Telemetry, out: Out) -> None:
-    """uvicorn's default configuration writes JSON, and each of its lines is one record."""
+    """Uvicorn's default configuration writes JSON, and each of its lines is one record."""
     from uvicorn.config import LOGGING_CONFIG
 
     take()

@@ -16,7 +16,7 @@ type outcome struct {
 	held  []*hold
 }
 
-// candidate is a span of the batch that lacks a group.
+// candidate is a span of the batch and its place in its trace.
 type candidate struct {
 	span     ptrace.Span
 	position int // among all spans of the batch
@@ -28,7 +28,12 @@ type candidate struct {
 // judge remembers all spans of a batch, completes those for which it is settled, and takes out
 // those that must wait. The rest of the batch stays as it was.
 func (m *memory) judge(batch ptrace.Traces, now time.Duration) (o outcome) {
-	candidates := m.survey(batch, now, &o)
+	var candidates []candidate
+	o.spans = m.survey(batch, now, func(c *candidate, lacking bool) {
+		if lacking {
+			candidates = append(candidates, *c)
+		}
+	})
 	waiting := candidates[:0]
 	for _, c := range candidates {
 		if m.decide(&c, &o) {
@@ -41,26 +46,34 @@ func (m *memory) judge(batch ptrace.Traces, now time.Duration) (o outcome) {
 	return o
 }
 
+// recall takes all spans of a batch that an earlier process held.
+func (m *memory) recall(batch ptrace.Traces, now time.Duration) []*hold {
+	var all []candidate
+	m.survey(batch, now, func(c *candidate, _ bool) { all = append(all, *c) })
+	return extract(batch, all, now)
+}
+
 // survey remembers all spans before any is judged, because parents often stand after their
-// children.
-func (m *memory) survey(batch ptrace.Traces, now time.Duration, o *outcome) (lacking []candidate) {
+// children. It shows each that has a place in a tree, and says whether it lacks a group.
+func (m *memory) survey(batch ptrace.Traces, now time.Duration, show func(c *candidate, lacking bool)) (spans int) {
 	var inResource, inSpan reading
+	var c candidate
 	for _, rs := range batch.ResourceSpans().All() {
 		m.rules.read(rs.Resource().Attributes(), &inResource)
 		s := surveyor{memory: m, now: now, resource: &inResource, span: &inSpan}
 		s.service = m.rules.remote.serviceOf(rs.Resource().Attributes())
 		s.own = m.rules.own(&inResource, &reading{}, &claims{})
 		for _, ss := range rs.ScopeSpans().All() {
-			for _, span := range ss.Spans().All() {
-				if c := s.see(span); c != nil {
-					c.position = o.spans
-					lacking = append(lacking, *c)
+			for _, c.span = range ss.Spans().All() {
+				c.position = spans
+				if placed, lacking := s.see(&c); placed {
+					show(&c, lacking)
 				}
-				o.spans++
+				spans++
 			}
 		}
 	}
-	return lacking
+	return spans
 }
 
 // surveyor reads the spans of one resource.
@@ -72,30 +85,28 @@ type surveyor struct {
 	own            claims // of the resource
 }
 
-// see remembers one span; it returns a candidate when the span lacks a group. A span without trace
-// or span id has no place in a tree and passes as it is.
-func (s *surveyor) see(span ptrace.Span) *candidate {
-	s.rules.read(span.Attributes(), s.span)
+// see remembers the span of a candidate and fills in the rest of it. A span without trace or span
+// id has no place in a tree and passes as it is.
+func (s *surveyor) see(c *candidate) (placed, lacking bool) {
+	s.rules.read(c.span.Attributes(), s.span)
 	keep := s.rules.keepIn(s.span)
 	if keep {
-		span.Attributes().PutBool(semconv.SaasSamplingKeep, true)
+		c.span.Attributes().PutBool(semconv.SaasSamplingKeep, true)
 	}
-	if span.TraceID().IsEmpty() || span.SpanID().IsEmpty() {
-		return nil
+	if c.span.TraceID().IsEmpty() || c.span.SpanID().IsEmpty() {
+		return false, false
 	}
 	a := arrival{
-		trace: span.TraceID(), id: span.SpanID(), parent: span.ParentSpanID(),
-		service: s.service, marks: s.rules.marksOf(span, s.span), keep: keep,
+		trace: c.span.TraceID(), id: c.span.SpanID(), parent: c.span.ParentSpanID(),
+		service: s.service, marks: s.rules.marksOf(c.span, s.span), keep: keep,
 		own: s.rules.own(s.span, s.resource, &s.own),
 	}
-	t, n := s.observe(&a, s.now)
-	if t.kept && !keep {
-		span.Attributes().PutBool(semconv.SaasSamplingKeep, true)
+	c.trace, c.node = s.observe(&a, s.now)
+	c.own = a.own
+	if c.trace.kept && !keep {
+		c.span.Attributes().PutBool(semconv.SaasSamplingKeep, true)
 	}
-	if s.rules.complete(&a.own) {
-		return nil
-	}
-	return &candidate{span: span, trace: t, node: n, own: a.own}
+	return true, !s.rules.complete(&a.own)
 }
 
 // complete says whether no group is lacking.

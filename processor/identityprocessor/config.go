@@ -92,6 +92,10 @@ type Config struct {
 	// remembered anew. Default 10000.
 	MaxSpansPerTrace int `mapstructure:"max_spans_per_trace"`
 
+	// Storage is a storage extension, as `file_storage`, in which held spans survive the process.
+	// Default none: a crash loses them.
+	Storage *component.ID `mapstructure:"storage"`
+
 	// KeepAttribute is the attribute whose presence marks a span, and every later span of its trace
 	// for at least `ttl`, with `saas.sampling.keep=true`. Empty marks none. Default `audit.record.id`.
 	KeepAttribute string `mapstructure:"keep_attribute"`

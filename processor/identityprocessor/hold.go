@@ -24,6 +24,7 @@ type hold struct {
 	number uint64        // in order of admission
 	size   int64
 	reason reason        // why it waits no longer
+	entry  *entry        // in the store, if there is one
 	place  *list.Element // in holding.byArrival, while it waits
 	before *hold         // waiting under the same span id
 	after  *hold

@@ -35,6 +35,8 @@ var (
 //	  │        settled ──▶ stamped, or left as it is ──┐
 //	  │        an ancestor is missing ──▶ taken out ─┐ │
 //	  ▼                                              │ ▼
+//	put (store.go), if there is a storage            │ │
+//	  ▼                                              │ ▼
 //	pass ──────────────── the batch, in place ───────│────▶ next consumer
 //	  │ refused: the error goes to the sender, who   │        ▲
 //	  │ sends all of it again; nothing was held      │        │
@@ -49,8 +51,10 @@ var (
 type identityProcessor struct {
 	cfg      *Config
 	next     consumer.Traces
+	id       component.ID
 	logger   *zap.Logger
 	reporter *reporter
+	store    *store    // nil where none is configured
 	epoch    time.Time // times are kept as distances from it
 
 	mu     sync.Mutex
@@ -66,7 +70,7 @@ var _ processor.Traces = (*identityProcessor)(nil)
 
 func newProcessor(set processor.Settings, cfg *Config, next consumer.Traces) (*identityProcessor, error) {
 	p := &identityProcessor{
-		cfg: cfg, next: next, logger: set.Logger,
+		cfg: cfg, next: next, id: set.ID, logger: set.Logger,
 		epoch: time.Now(), memory: newMemory(cfg), done: make(chan struct{}),
 	}
 	var err error
@@ -79,10 +83,37 @@ func (*identityProcessor) Capabilities() consumer.Capabilities {
 	return consumer.Capabilities{MutatesData: true}
 }
 
-// Start begins to look after deadlines.
-func (p *identityProcessor) Start(context.Context, component.Host) error {
+// Start takes over what an earlier process held, and begins to look after deadlines.
+func (p *identityProcessor) Start(ctx context.Context, host component.Host) (err error) {
+	if p.cfg.Storage != nil {
+		if p.store, err = openStore(ctx, *p.cfg.Storage, p.id, host); err != nil {
+			return err
+		}
+		if err = p.store.load(ctx, p.restore); err != nil {
+			return fmt.Errorf("`storage: %s` cannot be read: %w", p.cfg.Storage, errors.Join(err, p.store.close(ctx)))
+		}
+	}
 	p.ticking.Go(p.tickUntilDone)
 	return nil
+}
+
+// restore holds the spans of one stored entry again. One that cannot be read stays where it is.
+func (p *identityProcessor) restore(number uint64, batch ptrace.Traces, err error) {
+	if err != nil {
+		p.logger.Error("A stored batch of held spans cannot be read.", zap.Error(err), zap.Uint64("entry", number))
+		p.memory.tally.storage++
+		return
+	}
+	holds := p.memory.recall(batch, p.now())
+	if len(holds) == 0 {
+		p.remove([]uint64{number})
+	}
+	stored := &entry{number: number, left: len(holds)}
+	for _, h := range holds {
+		h.entry = stored
+	}
+	p.memory.tally.restored += int64(len(holds))
+	p.memory.accept(&outcome{spans: len(holds), held: holds})
 }
 
 // ConsumeTraces passes a batch on without the spans that must wait, and releases those that it
@@ -93,6 +124,10 @@ func (p *identityProcessor) ConsumeTraces(ctx context.Context, batch ptrace.Trac
 	}
 	defer p.calls.Done()
 	o := p.judge(batch)
+	if err := p.store.put(ctx, o.held, p.memory.rules.vocabulary); err != nil {
+		p.failed("Held spans cannot be stored; the sender is told to try again.", err)
+		return err
+	}
 	if err := p.pass(ctx, batch, &o); err != nil {
 		return err
 	}
@@ -137,8 +172,25 @@ func (p *identityProcessor) pass(ctx context.Context, batch ptrace.Traces, o *ou
 		again := partial.Data()
 		assemble(o.held, p.memory.rules.vocabulary).ResourceSpans().MoveAndAppendTo(again.ResourceSpans())
 		err = consumererror.NewTraces(err, again)
+		fallthrough
+	default:
+		p.remove(finished(o.held))
 	}
 	return err
+}
+
+// remove deletes stored entries. On failure they come out once more after the next start.
+func (p *identityProcessor) remove(entries []uint64) {
+	if err := p.store.remove(context.Background(), entries); err != nil {
+		p.failed("Released spans cannot be deleted from the storage; they will come again.", err)
+	}
+}
+
+func (p *identityProcessor) failed(what string, err error) {
+	p.logger.Error(what, zap.Error(err))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.memory.tally.storage++
 }
 
 // keep accounts for a batch that was passed on, holds what was taken out of it, and releases what
@@ -163,7 +215,9 @@ func (p *identityProcessor) release() error {
 			return nil
 		}
 		err := p.next.ConsumeTraces(context.Background(), assemble(holds, p.memory.rules.vocabulary))
-		if err = p.settle(holds, err); err != nil {
+		done, err := p.settle(holds, err)
+		p.remove(done)
+		if err != nil {
 			return err
 		}
 	}
@@ -175,9 +229,9 @@ func (p *identityProcessor) take() []*hold {
 	return p.memory.take(releaseSize)
 }
 
-// settle accounts for released spans. It returns the error of a consumer that may take them later;
-// what is refused for good is lost.
-func (p *identityProcessor) settle(holds []*hold, err error) error {
+// settle accounts for released spans. It returns the stored entries that are done with, and the
+// error of a consumer that may take the spans later; what is refused for good is lost.
+func (p *identityProcessor) settle(holds []*hold, err error) (done []uint64, again error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if permanent := consumererror.IsPermanent(err); permanent || err == nil {
@@ -186,7 +240,7 @@ func (p *identityProcessor) settle(holds []*hold, err error) error {
 			p.memory.tally.rejected += int64(len(holds))
 		}
 		p.memory.depart(holds, p.now())
-		return nil
+		return finished(holds), nil
 	}
 	if !p.memory.holding.refused {
 		p.logger.Warn("The next consumer refuses held spans; they stay held.", zap.Error(err))
@@ -194,7 +248,7 @@ func (p *identityProcessor) settle(holds []*hold, err error) error {
 	taken, refused := divide(holds, err)
 	p.memory.depart(taken, p.now())
 	p.memory.holding.putBack(refused)
-	return err
+	return finished(taken), err
 }
 
 func (p *identityProcessor) tickUntilDone() {
@@ -219,8 +273,8 @@ func (p *identityProcessor) tick() {
 }
 
 // Shutdown stops taking batches and releases everything held. What the next consumer then refuses
-// is lost, and the error says how much.
-func (p *identityProcessor) Shutdown(context.Context) error {
+// is left in the storage; without one it is lost, and the error says how much.
+func (p *identityProcessor) Shutdown(ctx context.Context) error {
 	if !p.close() {
 		return nil
 	}
@@ -233,10 +287,14 @@ func (p *identityProcessor) Shutdown(context.Context) error {
 	err := p.release()
 	p.report()
 	p.reporter.Shutdown()
-	if err != nil {
+	switch {
+	case err != nil && p.store == nil:
 		err = fmt.Errorf("%d held spans are lost: %w", p.memory.holding.count, err)
+	case err != nil:
+		p.logger.Warn("Held spans stay in the storage.", zap.Error(err), zap.Int("spans", p.memory.holding.count))
+		err = nil
 	}
-	return err
+	return errors.Join(err, p.store.close(ctx))
 }
 
 func (p *identityProcessor) close() (first bool) {

@@ -81,6 +81,7 @@ func (d *departures) merge(other *departures) {
 type tally struct {
 	departures
 	seen, passed, conflicts, rejected int64
+	restored, storage                 int64
 
 	change  levels
 	evicted [reasons]int64
@@ -121,6 +122,8 @@ func (r *reporter) report(ctx context.Context, t *tally) {
 	add(ctx, r.ProcessorIdentityHeldBytes, t.change.bytes)
 	add(ctx, r.ProcessorIdentitySpanConflicts, t.conflicts)
 	add(ctx, r.ProcessorIdentitySpansRejected, t.rejected)
+	add(ctx, r.ProcessorIdentitySpansRestored, t.restored)
+	add(ctx, r.ProcessorIdentityStorageFailures, t.storage)
 	add(ctx, r.ProcessorIdentityTracesRemembered, t.change.traces)
 	for g := range r.groups {
 		for origin := range originNames {

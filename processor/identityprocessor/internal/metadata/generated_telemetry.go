@@ -34,7 +34,9 @@ type TelemetryBuilder struct {
 	ProcessorIdentitySpansIncomplete  metric.Int64Counter
 	ProcessorIdentitySpansPassed      metric.Int64Counter
 	ProcessorIdentitySpansRejected    metric.Int64Counter
+	ProcessorIdentitySpansRestored    metric.Int64Counter
 	ProcessorIdentitySpansSeen        metric.Int64Counter
+	ProcessorIdentityStorageFailures  metric.Int64Counter
 	ProcessorIdentityTracesEvicted    metric.Int64Counter
 	ProcessorIdentityTracesRemembered metric.Int64UpDownCounter
 }
@@ -117,10 +119,22 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit("{span}"),
 	)
 	errs = errors.Join(errs, err)
+	builder.ProcessorIdentitySpansRestored, err = builder.meter.Int64Counter(
+		"otelcol_processor_identity_spans_restored",
+		metric.WithDescription("Held spans of an earlier process that were read from the storage; they count as seen. [Development]"),
+		metric.WithUnit("{span}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.ProcessorIdentitySpansSeen, err = builder.meter.Int64Counter(
 		"otelcol_processor_identity_spans_seen",
 		metric.WithDescription("Spans received and taken over; a refused batch does not count. [Development]"),
 		metric.WithUnit("{span}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ProcessorIdentityStorageFailures, err = builder.meter.Int64Counter(
+		"otelcol_processor_identity_storage_failures",
+		metric.WithDescription("Writes to and deletions from the storage that failed, and entries that could not be read. [Development]"),
+		metric.WithUnit("{failure}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ProcessorIdentityTracesEvicted, err = builder.meter.Int64Counter(

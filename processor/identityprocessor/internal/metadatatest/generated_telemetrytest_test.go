@@ -27,7 +27,9 @@ func TestSetupTelemetry(t *testing.T) {
 	tb.ProcessorIdentitySpansIncomplete.Add(context.Background(), 1)
 	tb.ProcessorIdentitySpansPassed.Add(context.Background(), 1)
 	tb.ProcessorIdentitySpansRejected.Add(context.Background(), 1)
+	tb.ProcessorIdentitySpansRestored.Add(context.Background(), 1)
 	tb.ProcessorIdentitySpansSeen.Add(context.Background(), 1)
+	tb.ProcessorIdentityStorageFailures.Add(context.Background(), 1)
 	tb.ProcessorIdentityTracesEvicted.Add(context.Background(), 1)
 	tb.ProcessorIdentityTracesRemembered.Add(context.Background(), 1)
 	AssertEqualProcessorIdentityHeldBytes(t, testTel,
@@ -54,7 +56,13 @@ func TestSetupTelemetry(t *testing.T) {
 	AssertEqualProcessorIdentitySpansRejected(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
+	AssertEqualProcessorIdentitySpansRestored(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
 	AssertEqualProcessorIdentitySpansSeen(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualProcessorIdentityStorageFailures(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualProcessorIdentityTracesEvicted(t, testTel,

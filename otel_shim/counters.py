@@ -2,7 +2,8 @@
 
 Names: ``internal_errors``, ``identity_conflicts``, ``identity_rejected``, ``operation_rejected``,
 ``bind_without_root``,
-``<signal>_exported``, ``<signal>_export_failed``, ``<signal>_queue_dropped``.
+``<signal>_exported``, ``<signal>_export_failed``, ``<signal>_queue_dropped``,
+``<signal>_unencodable``.
 """
 
 from __future__ import annotations

@@ -18,15 +18,18 @@ def exportable(value: Any, depth: int = _DEPTH) -> Any:
         return value
     if kind is str:
         return encodable(value)
-    if kind is int:
-        return value if -(1 << 63) <= value < 1 << 63 else written(value)
-    if kind is float:
-        return value if math.isfinite(value) else str(value)
+    if kind is int or kind is float:
+        return value if _fits(value) else written(value)
     if depth > 0 and kind is dict:
         return {_key(key): exportable(item, depth - 1) for key, item in value.items()}
     if depth > 0 and kind in (list, tuple, set, frozenset):
         return [exportable(item, depth - 1) for item in value]
     return written(value)
+
+
+def _fits(number: float) -> bool:
+    """Whether a number is one of JSON, and of 64 bits where it is an integer."""
+    return -(1 << 63) <= number < 1 << 63 if type(number) is int else math.isfinite(number)
 
 
 def encodable(text: str) -> str:

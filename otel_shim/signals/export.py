@@ -89,10 +89,24 @@ def _counted(signal: str, export: Callable[[Any], _R], batch: Sequence[Any], fai
     try:
         result = failure if _outage.final() else export(batch)
     except Exception as error:  # noqa: BLE001 - an exporter may fail in any way
+        if isinstance(error, (TypeError, ValueError)) and not isinstance(error, OSError):
+            return _without_the_unencodable(signal, export, batch, failure)
         _outage.failed(type(error).__name__)
         result = failure
     _outage.note(signal, len(batch), result != failure)
     return result
+
+
+def _without_the_unencodable(
+    signal: str, export: Callable[[Any], _R], batch: Sequence[Any], failure: _R
+) -> _R:
+    """Export the halves of a batch that cannot be encoded: one record must not cost all the others."""
+    if len(batch) == 1:
+        counters.add(f"{signal}_unencodable")
+        return failure
+    middle = len(batch) // 2
+    halves = [_counted(signal, export, part, failure) for part in (batch[:middle], batch[middle:])]
+    return next((result for result in halves if result != failure), failure)
 
 
 class CountingSpanExporter(SpanExporter):

@@ -1,0 +1,155 @@
+"""otel_shim.signals.export: an outage is one warning and a count; one bad record costs only itself."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from otel_shim import counters
+from otel_shim.signals import export
+from tests.unit.telemetry import Telemetry
+
+
+class Backend(SpanExporter):
+    """Encodes like the official exporter, and behaves as it is told."""
+
+    def __init__(self, behave: Callable[[], SpanExportResult]) -> None:
+        self.behave = behave
+        self.names: list[str] = []
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        encode_spans(spans).SerializeToString()
+        result = self.behave()
+        if result is SpanExportResult.SUCCESS:
+            self.names += [span.name for span in spans]
+        return result
+
+
+@pytest.fixture(autouse=True)
+def _no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "_outage", export.Outage())
+
+
+@pytest.fixture
+def spans(telemetry: Telemetry) -> Sequence[ReadableSpan]:
+    """Five spans, of which the third cannot be encoded."""
+    for name in ("a", "b", "bad \ud800", "d", "e"):
+        telemetry.tracer().start_span(name).end()
+    return telemetry.spans()
+
+
+def _success() -> SpanExportResult:
+    return SpanExportResult.SUCCESS
+
+
+def _failure() -> SpanExportResult:
+    return SpanExportResult.FAILURE
+
+
+def _refused() -> SpanExportResult:
+    raise ConnectionError("refused")
+
+
+def test_one_bad_record_costs_only_itself(
+    spans: Sequence[ReadableSpan], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others of its batch arrive, in their order; it is counted, and is no outage."""
+    backend = Backend(_success)
+    exporter = export.CountingSpanExporter(backend)
+    assert exporter.export(spans) is SpanExportResult.SUCCESS
+    assert backend.names == ["a", "b", "d", "e"]
+    assert counters.snapshot() == {"spans_exported": 4, "spans_unencodable": 1}
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("behave", [_failure, _refused])
+def test_outage_is_one_warning(
+    behave: Callable[[], SpanExportResult],
+    spans: Sequence[ReadableSpan],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """However long it lasts it is said once; what is lost is counted; its end is said too."""
+    backend = Backend(behave)
+    exporter = export.CountingSpanExporter(backend)
+    with caplog.at_level(logging.INFO, "otel_shim"):
+        for _ in range(3):
+            assert exporter.export(spans[:2]) is SpanExportResult.FAILURE
+        backend.behave = _success
+        assert exporter.export(spans[:2]) is SpanExportResult.SUCCESS
+        assert exporter.export(spans[:2]) is SpanExportResult.SUCCESS
+    assert [r.levelname for r in caplog.records] == ["WARNING", "INFO"]
+    assert "telemetry cannot be exported" in caplog.records[0].getMessage()
+    assert counters.snapshot() == {"spans_export_failed": 6, "spans_exported": 4}
+
+
+def test_end_of_the_process_in_an_outage(spans: Sequence[ReadableSpan]) -> None:
+    """What cannot be exported any more is not tried: the process ends in time."""
+    backend = Backend(_refused)
+    exporter = export.CountingSpanExporter(backend)
+    exporter.export(spans[:2])
+    export._outage.end()
+    backend.behave = _success
+    assert exporter.export(spans[:2]) is SpanExportResult.FAILURE
+    assert backend.names == []
+    assert counters.snapshot() == {"spans_export_failed": 4}
+
+
+class Logs(LogRecordExporter):
+    """Fails in every way."""
+
+    def export(self, batch: Any) -> LogRecordExportResult:
+        raise RuntimeError("any fault")
+
+    def shutdown(self) -> None:
+        """Nothing."""
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        return True
+
+
+def test_logs_are_counted_too() -> None:
+    """Any exception of an exporter is a failure, never the caller's."""
+    assert export.CountingLogExporter(Logs()).export([1, 2, 3]) is LogRecordExportResult.FAILURE  # type: ignore[list-item]
+    assert counters.snapshot() == {"logs_export_failed": 3}
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The exporters' loggers as the distro leaves them."""
+    names = (*export._EXPORTER_LOGGERS, export._QUEUE_LOGGER)
+    before = {name: list(logging.getLogger(name).filters) for name in names}
+    registered: list[Any] = []
+    monkeypatch.setattr(atexit, "register", registered.append)
+    export.quiet_exporters()
+    assert registered == [export._outage.end]
+    yield
+    for name, filters in before.items():
+        logging.getLogger(name).filters[:] = filters
+
+
+def test_exporters_own_warnings_become_the_one(
+    quiet: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What an exporter would say for each attempt is said once."""
+    for _ in range(3):
+        logging.getLogger(export._EXPORTER_LOGGERS[1]).error("Failed to export: %s", "refused")
+    assert [r.name for r in caplog.records] == ["otel_shim"]
+    assert "Failed to export: refused" in caplog.records[0].getMessage()
+
+
+def test_full_queue_is_counted(quiet: None, caplog: pytest.LogCaptureFixture) -> None:
+    """Drops are counted for each signal, and not logged."""
+    logger = logging.getLogger(export._QUEUE_LOGGER)
+    logger.warning(export._QUEUE_FULL, "Span")
+    logger.warning(export._QUEUE_FULL, "Log")
+    logger.warning("something else")
+    assert [r.getMessage() for r in caplog.records] == ["something else"]
+    assert counters.snapshot() == {"spans_queue_dropped": 1, "logs_queue_dropped": 1}

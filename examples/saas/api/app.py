@@ -1,5 +1,6 @@
 """The application: `uvicorn --app-dir examples/saas api.app:app`."""
 
+import asyncio
 import logging
 import multiprocessing
 from collections.abc import AsyncIterator
@@ -53,6 +54,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     # Not by fork: this process has threads.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as processes:
+        # A task without work starts the process now; the first chart would wait for it otherwise.
+        await asyncio.wrap_future(processes.submit(int))
         async with make_client() as client:
             app.state.async_sessions = make_async_sessions(async_engine)
             app.state.partner = client

@@ -19,6 +19,10 @@ from opentelemetry.sdk._logs.export import (
     SimpleLogRecordProcessor,
 )
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics._internal.aggregation import (
+    _DEFAULT_EXPLICIT_BUCKET_HISTOGRAM_AGGREGATION_BOUNDARIES as _DEFAULT_BOUNDARIES,
+)
+from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
@@ -185,6 +189,20 @@ def add_views(provider: MeterProvider, instruments: Iterable[Any], views: Sequen
 def has_metric_readers(provider: MeterProvider) -> bool:
     """Whether anybody reads what is recorded."""
     return bool(provider._measurement_consumer._reader_storages)
+
+
+def use_metric_storage(provider: MeterProvider, reader: MetricReader, storage: Any) -> None:
+    """Give a reader a storage of our own; the SDK's keeps everything in the memory of one process."""
+    provider.add_metric_reader(reader)
+    consumer = provider._measurement_consumer
+    with consumer._lock:
+        consumer._reader_storages = {**consumer._reader_storages, reader: storage}
+
+
+def boundaries(instrument: Any) -> tuple[float, ...]:
+    """The boundaries that a histogram was made with; where it has none, OpenTelemetry's default."""
+    advised = instrument._advisory.explicit_bucket_boundaries
+    return tuple(_DEFAULT_BOUNDARIES if advised is None else advised)
 
 
 def swap_providers(tracers: Any, loggers: Any) -> tuple[Any, Any]:

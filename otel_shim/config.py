@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from otel_shim import environment_variables as env
 from otel_shim import sources
 
+_LOOPBACK = "127.0.0.1"
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SOURCE_VARIABLES = {
@@ -34,6 +36,11 @@ class Config:
     public_peers: str = "restart"
     private_peers: str = "continue"
     log_format: str = "json"
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
+    metrics_token: str | None = field(default=None, repr=False)
+    metrics_token_file: str | None = None
+    metrics_directory: str | None = None
     errors: tuple[str, ...] = ()
 
 
@@ -51,8 +58,48 @@ def from_environ(environ: Mapping[str, str]) -> Config:
             environ, env.OTEL_SHIM_PRIVATE_PEERS, ("continue", "restart"), errors
         ),
         log_format=_choice(environ, env.OTEL_SHIM_LOG_FORMAT, ("json", "text"), errors),
+        **_metrics(environ, errors),
         errors=tuple(errors),
     )
+
+
+def _metrics(environ: Mapping[str, str], errors: list[str]) -> dict[str, Any]:
+    """Where ``/metrics`` is served; on loopback where there is no token for anything else."""
+    port = _port(environ, env.OTEL_SHIM_METRICS_PORT, errors)
+    host = environ.get(env.OTEL_SHIM_METRICS_HOST) or _LOOPBACK
+    token = environ.get(env.OTEL_SHIM_METRICS_TOKEN) or None
+    token_file = environ.get(env.OTEL_SHIM_METRICS_TOKEN_FILE) or None
+    if token is None and token_file is None and not _is_loopback(host):
+        errors.append(
+            f"{env.OTEL_SHIM_METRICS_HOST}: {host} needs {env.OTEL_SHIM_METRICS_TOKEN}. Using {_LOOPBACK}."
+        )
+        host = _LOOPBACK
+    return {
+        "metrics_port": port,
+        "metrics_host": host,
+        "metrics_token": token,
+        "metrics_token_file": token_file,
+        "metrics_directory": environ.get(env.OTEL_SHIM_METRICS_DIRECTORY) or None,
+    }
+
+
+def _port(environ: Mapping[str, str], variable: str, errors: list[str]) -> int | None:
+    text = (environ.get(variable) or "").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
+        return int(text)
+    errors.append(
+        f"{variable}: {text[:40]!r} is no port; write one as 9464. /metrics is not served."
+    )
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _sources(environ: Mapping[str, str], errors: list[str]) -> tuple[sources.Source, ...]:

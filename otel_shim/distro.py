@@ -11,9 +11,11 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from opentelemetry import _logs, propagate, trace
@@ -53,7 +55,7 @@ from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
 from otel_shim.config_file import FileSettings
 from otel_shim.environment_variables import OTEL_SHIM_SECRET
-from otel_shim.signals import encoding, export, logs
+from otel_shim.signals import encoding, export, logs, scrape
 from otel_shim.signals.metrics import JobMetrics, RequestMetrics
 from otel_shim.signals.propagation import EdgePropagator
 from otel_shim.signals.spans import IdentitySpanProcessor
@@ -79,9 +81,8 @@ class Wiring:
 
     def takes(self, name: str) -> bool:
         """Whether our capture, or the framework's own telemetry, does the work of an instrumentor."""
-        ours = ("sqlalchemy", "logging")
-        native = ("fastapi", "starlette")
-        return name in ours or (name in native and fastapi.has_own_telemetry())
+        ours = ("sqlalchemy", "logging", "starlette")
+        return name in ours or (name == "fastapi" and fastapi.has_own_telemetry())
 
     def wants(self, name: str) -> bool:
         """Whether a library is to be traced at all."""
@@ -196,10 +197,36 @@ def pre_instrument() -> None:
 def _metrics() -> RequestMetrics | None:
     """Record requests and jobs, where anybody reads it."""
     meters = metrics_api.get_meter_provider()
-    if not isinstance(meters, MeterProvider) or not _sdk_compat.has_metric_readers(meters):
+    if not isinstance(meters, MeterProvider):
+        return None
+    _publish(meters, wiring().settings)
+    if not _sdk_compat.has_metric_readers(meters):
         return None
     operations.use_job_meter(JobMetrics(meters).ended)
     return RequestMetrics(meters)
+
+
+def _publish(meters: MeterProvider, settings: Config) -> None:
+    """Serve `/metrics`, where the operator named a port."""
+    if settings.metrics_port is None:
+        return
+    name = f"otel-shim-metrics-{os.geteuid()}-{settings.metrics_port}"
+    directory = Path(settings.metrics_directory or Path(tempfile.gettempdir(), name))
+    address = (settings.metrics_host, settings.metrics_port)
+    try:
+        scrape.publish(meters, scrape.Publisher(directory, *address, _metrics_token(settings)))
+    except OSError as error:
+        logger.error("/metrics is not served: %s", error)
+
+
+def _metrics_token(settings: Config) -> str | None:
+    """The token for `/metrics`; OSError where a file for it was named and holds none."""
+    if settings.metrics_token is not None or settings.metrics_token_file is None:
+        return settings.metrics_token
+    token = Path(settings.metrics_token_file).read_text(encoding="utf-8").strip()
+    if not token:
+        raise OSError(f"{settings.metrics_token_file} is empty")
+    return token
 
 
 @guarded(default=None)

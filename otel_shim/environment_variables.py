@@ -42,6 +42,33 @@ OTEL_SHIM_PRIVATE_PEERS: Final = "OTEL_SHIM_PRIVATE_PEERS"
 """What becomes of a trace context from a loopback or private address: ``continue`` (default) or
 ``restart``."""
 
+OTEL_SHIM_METRICS_PORT: Final = "OTEL_SHIM_METRICS_PORT"
+"""The port on which ``/metrics`` is served for Prometheus, for all processes of the application together.
+Default: none, metrics go out over OTLP only. Never let one Prometheus have both."""
+
+OTEL_SHIM_METRICS_HOST: Final = "OTEL_SHIM_METRICS_HOST"
+"""The address on which ``/metrics`` is served. Default ``127.0.0.1``; one that is not loopback needs a
+token."""
+
+OTEL_SHIM_METRICS_TOKEN: Final = "OTEL_SHIM_METRICS_TOKEN"  # noqa: S105 - a name
+"""Who reads ``/metrics`` must send it as ``Authorization: Bearer <token>``. Default: none."""
+
+OTEL_SHIM_METRICS_TOKEN_FILE: Final = "OTEL_SHIM_METRICS_TOKEN_FILE"  # noqa: S105 - a name
+"""A file that holds the token, instead of ``OTEL_SHIM_METRICS_TOKEN``."""
+
+OTEL_SHIM_METRICS_DIRECTORY: Final = "OTEL_SHIM_METRICS_DIRECTORY"
+"""The directory in which the processes of one application keep what they count; it must be this user's
+alone. Default: one for user and port in the directory for temporary files."""
+
+OTEL_SHIM_PROMETHEUS_URL: Final = "OTEL_SHIM_PROMETHEUS_URL"
+"""Where ``otel_shim.ops`` asks for the figures of the summary, for example ``http://127.0.0.1:9090``."""
+
+OTEL_SHIM_ALERTMANAGER_URL: Final = "OTEL_SHIM_ALERTMANAGER_URL"
+"""Where ``otel_shim.ops`` asks for firing alerts, for example ``http://127.0.0.1:9093``."""
+
+OTEL_SHIM_OPS_LINKS: Final = "OTEL_SHIM_OPS_LINKS"
+"""Links that ``otel_shim.ops`` passes on, comma-separated: ``dashboard=https://…,runbooks=https://…``."""
+
 OTEL_SHIM_LOG_FORMAT: Final = "OTEL_SHIM_LOG_FORMAT"
 """``json`` (default): handlers that write to stdout or stderr with a plain formatter write JSON.
 ``text``: the application's formats stay as they are."""

@@ -151,6 +151,7 @@ def _adopt(own: bytes | None, inbound: context.Inbound) -> None:
             root.put(root.scope, root.scope.identity.updated(Identity(request_id=adopted)))
 
 
+@guarded(default=None)
 def _settle(root: context.LocalRoot, status: int, scope: ASGIScope) -> None:
     """Whoever was not identified by now is anonymous; an error has a code."""
     with root.binding:

@@ -2,6 +2,7 @@ package identityprocessor
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -13,19 +14,31 @@ import (
 // source, so that a sender cannot fill the memory with attribute values.
 const maxIdentityBytes = 4096
 
-// identity is what one span carries of one group. It is interned and never changed.
+// identity is what one span carries of one group. It is interned and never changed. Its members are
+// kept as they are compared, one after the other: there are as many as there are requests.
 type identity struct {
-	code     string // equal codes are equal identities
-	explicit bool   // has the key, or says that there is none
-	members  []member
-	stop     reason // set where this is no identity, but why there will be none
-	fixed    number // the same in every trace, for stops
+	code     string           // members in the order of their bits; equal codes are equal identities
+	others   *[]pcommon.Value // values of the members that are no strings
+	explicit bool             // has the key, or says that there is none
+	stop     reason           // set where this is no identity, but why there will be none
+	fixed    number           // the same in every trace, for stops
 }
 
-// member is one attribute of an identity; a group's members are in the order of their bits.
+// memberHead is the bit of a member, the type of its value and the length of its text.
+const memberHead = 4
+
+// member is one attribute of an identity.
 type member struct {
-	bit   uint8
-	value pcommon.Value
+	bit  uint8
+	kind pcommon.ValueType
+	text string
+	code string // all of it
+}
+
+// cutMember takes the first member off a code.
+func cutMember(code string) (m member, rest string) {
+	end := memberHead + int(code[2])<<8 + int(code[3])
+	return member{code[0], pcommon.ValueType(code[1]), code[memberHead:end], code[:end]}, code[end:]
 }
 
 // claims are one span's identities by group; nil where it has no attribute of the group.
@@ -46,12 +59,13 @@ var stops = [...]*identity{nil, stopRoot, stopBarred, stopConflict, stopMismatch
 
 // within says whether every member is also in other, with an equal value.
 func (id *identity) within(other *identity) bool {
-	rest := other.members
-	for _, m := range id.members {
-		for len(rest) > 0 && rest[0].bit < m.bit {
-			rest = rest[1:]
+	var m, o member
+	for mine, theirs := id.code, other.code; mine != ""; {
+		m, mine = cutMember(mine)
+		for theirs != "" && o.bit < m.bit || o.code == "" && theirs != "" {
+			o, theirs = cutMember(theirs)
 		}
-		if len(rest) == 0 || rest[0].bit != m.bit || !rest[0].value.Equal(m.value) {
+		if o.code != m.code {
 			return false
 		}
 	}
@@ -73,10 +87,21 @@ func joined(a, b *identity) *identity {
 
 // stamp adds the identity's members that the attributes lack.
 func (id *identity) stamp(attributes pcommon.Map, names []string) {
-	for _, m := range id.members {
-		if value, _ := attributes.GetOrPutEmpty(names[m.bit]); empty(value) {
-			m.value.CopyTo(value)
+	var m member
+	other := 0
+	for rest := id.code; rest != ""; {
+		m, rest = cutMember(rest)
+		value, _ := attributes.GetOrPutEmpty(names[m.bit])
+		if m.kind == pcommon.ValueTypeStr {
+			if empty(value) {
+				value.SetStr(m.text)
+			}
+			continue
 		}
+		if empty(value) {
+			(*id.others)[other].CopyTo(value)
+		}
+		other++
 	}
 }
 
@@ -156,21 +181,25 @@ func (r *reader) intern(g *group, set uint64, value func(bit uint8) pcommon.Valu
 	if known := r.identities.find(r.code); known != nil {
 		return known
 	}
-	id := newIdentity(string(r.code), set, value)
+	id := &identity{code: string(r.code), others: othersIn(set, value)}
 	id.explicit = set&g.key != 0 || g.anonymousIn(value, set)
 	r.identities.put(id.code, id)
 	return id
 }
 
-// newIdentity copies the values, because those of a batch do not outlive it.
-func newIdentity(code string, set uint64, value func(bit uint8) pcommon.Value) *identity {
-	id := &identity{code: code}
+// othersIn copies the values that are no strings, because those of a batch do not outlive it.
+func othersIn(set uint64, value func(bit uint8) pcommon.Value) *[]pcommon.Value {
+	var others []pcommon.Value
 	for ; set != 0; set &= set - 1 {
-		m := member{bit: uint8(bits.TrailingZeros64(set)), value: pcommon.NewValueEmpty()}
-		value(m.bit).CopyTo(m.value)
-		id.members = append(id.members, m)
+		if v := value(uint8(bits.TrailingZeros64(set))); v.Type() != pcommon.ValueTypeStr {
+			others = append(others, pcommon.NewValueEmpty())
+			v.CopyTo(others[len(others)-1])
+		}
 	}
-	return id
+	if others == nil {
+		return nil
+	}
+	return &others
 }
 
 // appendValue writes a value so that no two different values share their bytes.
@@ -182,8 +211,9 @@ func appendValue(code []byte, value pcommon.Value) []byte {
 	return appendText(code, value.AsString())
 }
 
+// appendText writes a text with its length, which fits where the whole is within bounds.
 func appendText(code []byte, text string) []byte {
-	code = binary.AppendUvarint(code, uint64(len(text)))
+	code = binary.BigEndian.AppendUint16(code, uint16(min(len(text), math.MaxUint16)))
 	return append(code, text...)
 }
 

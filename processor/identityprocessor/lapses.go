@@ -22,7 +22,7 @@ func (l lapses) slots(id pcommon.TraceID) (a, b uint32) {
 
 func (l lapses) add(id pcommon.TraceID, now time.Duration) {
 	a, b := l.slots(id)
-	l[a] = uint32((now + time.Second - 1) / time.Second)
+	l[a] = seconds(now)
 	l[b] = l[a]
 }
 
@@ -31,3 +31,6 @@ func (l lapses) last(id pcommon.TraceID) time.Duration {
 	a, b := l.slots(id)
 	return time.Duration(min(l[a], l[b])) * time.Second
 }
+
+// seconds rounds up.
+func seconds(t time.Duration) uint32 { return uint32((t + time.Second - 1) / time.Second) }

@@ -73,7 +73,7 @@ func (m *memory) trace(id pcommon.TraceID, now time.Duration) *trace {
 	if len(m.traces) >= m.maxTraces {
 		m.forget(m.byAge.oldest, reasonTraces, now)
 	}
-	t := &trace{id: id, rules: m.rules, expires: now + m.ttl, kept: m.kept.has(id)}
+	t := &trace{id: id, rules: m.rules, expires: seconds(now + m.ttl), kept: m.kept.has(id)}
 	m.byAge.pushBack(t)
 	m.traces[id] = t
 	return t
@@ -92,7 +92,7 @@ func (m *memory) touch(t *trace, a *arrival, now time.Duration) {
 	}
 	for _, own := range a.own {
 		if own != nil && own.explicit {
-			t.expires = now + m.ttl
+			t.expires = seconds(now + m.ttl)
 			m.byAge.moveToBack(t)
 			return
 		}
@@ -136,7 +136,7 @@ func (m *memory) expire(now time.Duration) {
 	for m.holding.byArrival.Len() > 0 && m.holding.oldest().since+m.wait <= now {
 		m.holding.dismiss(m.holding.oldest(), reasonWait)
 	}
-	for m.byAge.count > 0 && m.byAge.oldest.expires <= now {
+	for m.byAge.count > 0 && m.byAge.oldest.expires <= uint32(now/time.Second) {
 		m.forget(m.byAge.oldest, reasonTTL, now)
 	}
 }

@@ -1,8 +1,6 @@
 package identityprocessor
 
 import (
-	"time"
-
 	"go.opentelemetry.io/collector/pdata/pcommon"
 )
 
@@ -55,7 +53,7 @@ type trace struct {
 	waiting    *waiting // while spans are held
 	older      *trace   // in memory.byAge
 	younger    *trace
-	expires    time.Duration
+	expires    uint32 // second, rounded up
 	forgotten  reason // set once memory has let it go
 	kept       bool   // has a span that must not be sampled out
 }

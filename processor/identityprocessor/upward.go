@@ -2,7 +2,6 @@ package identityprocessor
 
 import (
 	"math"
-	"slices"
 	"time"
 )
 
@@ -169,16 +168,32 @@ func united(a, b *identity) *identity {
 	case a.stop != 0 || b.stop != 0:
 		return stopConflict
 	}
-	both := &identity{members: slices.Clone(a.members)}
-	for _, m := range b.members {
-		at, found := slices.BinarySearchFunc(both.members, m.bit, func(x member, bit uint8) int {
-			return int(x.bit) - int(bit)
-		})
-		if !found {
-			both.members = slices.Insert(both.members, at, m)
-		} else if !both.members[at].value.Equal(m.value) {
+	var both []byte
+	for x, y := a.code, b.code; x != "" || y != ""; {
+		m, fromX, fromY := firstOf(x, y)
+		if fromX == x && fromY == y {
 			return stopConflict
 		}
+		both, x, y = append(both, m.code...), fromX, fromY
 	}
-	return both
+	return &identity{code: string(both)}
+}
+
+// firstOf takes the first member off two codes: off both where they share it, off neither where
+// they contradict each other.
+func firstOf(x, y string) (first member, restX, restY string) {
+	switch {
+	case y == "" || x != "" && x[0] < y[0]:
+		first, x = cutMember(x)
+		return first, x, y
+	case x == "" || y[0] < x[0]:
+		first, y = cutMember(y)
+		return first, x, y
+	}
+	first, restX = cutMember(x)
+	other, restY := cutMember(y)
+	if first.code != other.code {
+		return first, x, y
+	}
+	return first, restX, restY
 }

@@ -1,0 +1,69 @@
+package identityprocessor
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/ptrace"
+	otelsemconv "go.opentelemetry.io/otel/semconv/v1.37.0"
+
+	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
+)
+
+// What is remembered of a span is at most 100 bytes of live heap, everything counted: as many traces as are remembered by default,
+// each with a request id of its own, and the organisations and users of a thousand people.
+func TestMemoryOfARememberedSpan(t *testing.T) {
+	for _, spans := range []int{5, 50} {
+		t.Run(fmt.Sprintf("%d spans a trace", spans), func(t *testing.T) {
+			cfg := createDefaultConfig().(*Config)
+			traces := min(cfg.MaxTraces, cfg.MaxSpans/spans)
+			p := start(t, cfg, consumertest.NewNop())
+			before := liveHeap()
+			for n := range traces {
+				require.NoError(t, p.ConsumeTraces(context.Background(), ordinaryTrace(n, spans)))
+			}
+			each := float64(liveHeap()-before) / float64(traces*spans)
+			t.Logf("%d traces of %d spans: %.1f bytes for each remembered span", traces, spans, each)
+			assert.Equal(t, traces*spans, p.memory.spans)
+			assert.Less(t, each, 100.0)
+		})
+	}
+}
+
+func liveHeap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.HeapAlloc
+}
+
+func ordinaryTrace(n, spans int) ptrace.Traces {
+	batch := ptrace.NewTraces()
+	rs := batch.ResourceSpans().AppendEmpty()
+	rs.Resource().Attributes().PutStr(string(otelsemconv.ServiceNameKey), "api")
+	into := rs.ScopeSpans().AppendEmpty().Spans()
+	for i := range spans {
+		span := into.AppendEmpty()
+		var trace pcommon.TraceID
+		binary.BigEndian.PutUint64(trace[8:], uint64(n+1)*0x9e3779b97f4a7c15)
+		span.SetTraceID(trace)
+		span.SetSpanID(spanID(n<<8 + i + 1))
+		if i > 0 {
+			span.SetParentSpanID(spanID(n<<8 + (i-1)/2 + 1))
+		}
+		person := n % 1000
+		span.Attributes().PutStr(semconv.SaasOrgID, fmt.Sprintf("org-%04d", person/10))
+		span.Attributes().PutStr(string(otelsemconv.UserHashKey), fmt.Sprintf("k3Jd9w.2Q0pGJ0bJm3u0zP5l9oTt8r1m4Zq7yXc2nVb6a%04d", person))
+		span.Attributes().PutStr(semconv.SaasActorType, semconv.SaasActorTypeUser)
+		span.Attributes().PutStr(semconv.SaasRequestID, fmt.Sprintf("0199f0a2-6a3c-7bd2-9f0e-%012d", n))
+	}
+	return batch
+}

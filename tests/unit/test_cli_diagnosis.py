@@ -27,9 +27,9 @@ from otel_shim.cli.observation import (
     decode,
 )
 
-DISTRO = Candidate("otel_shim", "otel_shim.distro:ShimDistro", "otel-shim", "1")
+DISTRO = Candidate("otel_shim", "otel_shim.entry:ShimDistro", "otel-shim", "1")
 OTHER = Candidate("distro", "other:Distro", "other-distro", "2")
-CONFIGURATOR = Candidate("otel_shim", "otel_shim.distro:ShimConfigurator", "otel-shim", "1")
+CONFIGURATOR = Candidate("otel_shim", "otel_shim.entry:ShimConfigurator", "otel-shim", "1")
 OTLP = "opentelemetry.exporter.otlp.proto.http.trace_exporter.OTLPSpanExporter"
 EXPORTERS = tuple(
     Exporter(signal, OTLP, f"http://collector:4318/v1/{signal}")

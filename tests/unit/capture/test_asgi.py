@@ -11,10 +11,10 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from otel_shim import context, counters
-from otel_shim.capture import asgi
 from otel_shim.capture.asgi import RESOLUTION, Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.config import from_environ
+from otel_shim.signals import export
 from tests.unit.telemetry import Telemetry
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
@@ -151,7 +151,7 @@ async def test_error_of_the_server_passes(telemetry: Telemetry) -> None:
     config = from_environ({})
     capture = Capture(config, Resolver(config.sources))
     with pytest.raises(ConnectionError, match="gone"):
-        await capture.handle(_answer(), _scope(), send, send)
+        await capture.handle(_answer(), _scope(), send, send)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ async def test_telemetry_is_flushed_when_the_application_shuts_down(
 ) -> None:
     """Before the server hears of it, because it may end by a signal right after."""
     order: list[str] = []
-    monkeypatch.setattr(asgi.export, "flush", lambda: order.append("flushed"))
+    monkeypatch.setattr(export, "flush", lambda: order.append("flushed"))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "lifespan.startup.complete"})

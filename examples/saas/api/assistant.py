@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 # The best first, each with the seconds it may take to its first word.
 MODELS = {"sage-large": 0.4, "sage-small": 5.0}
-# So long a model that failed is not asked again; then one question finds out whether it is back.
+# So long a model that did not answer is not asked again; then one question finds out whether it is back.
 REST_SECONDS = 0.5
 
 _resting: dict[str, float] = {}
@@ -39,7 +39,9 @@ async def ask(client: httpx.AsyncClient, question: str, opened: AsyncExitStack) 
         try:
             words = await _begin(client, model, question, httpx.Timeout(patience), opened)
         except httpx.HTTPError as error:
-            _resting[model] = time.monotonic() + REST_SECONDS
+            # A model that refuses this question may well answer the next one.
+            if not isinstance(error, httpx.HTTPStatusError):
+                _resting[model] = time.monotonic() + REST_SECONDS
             facts = {"error_code": "model_unavailable", "model": model}
             logger.warning("%s failed: %s", model, type(error).__name__, extra=facts)
             continue

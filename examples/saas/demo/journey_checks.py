@@ -19,6 +19,8 @@ NAMED = (
     "chart.compute",
     "payroll.run",
 )
+TIMEOUT, REFUSAL = "ReadTimeout", "503"
+FAILURES = (TIMEOUT, REFUSAL)
 RECORD = _semconv.AUDIT_RECORD_ID
 REFERENCES = (
     RECORD,
@@ -30,11 +32,11 @@ REFERENCES = (
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One model that was asked, when, and whether it failed."""
+    """One model that was asked, when, and how it failed if it did."""
 
     model: str
     start_us: int
-    failed: bool
+    failure: str | None
 
 
 def of_journeys(evidence: Evidence) -> list[Finding]:
@@ -64,28 +66,27 @@ def _operations(evidence: Evidence) -> Finding:
 
 def _fallback(evidence: Evidence) -> Finding:
     """Where a model failed, another one answered; both failures, timeout and refusal, were seen."""
-    seen: Counter[object] = Counter()
+    seen: Counter[str | None] = Counter()
     wrong: list[str] = []
     for call, trace in _of(evidence, "POST", "/chat/messages"):
         asked = [_attempt(span) for span in trace.spans if _model(span)]
-        seen.update(span.tags.get("error.type") for span in trace.spans if _model(span))
-        if any(each.failed for each in asked) and asked[-1].failed:
+        seen.update(each.failure for each in asked)
+        if not asked or asked[-1].failure:
             wrong.append(f"{call}: nobody answered ({trace.trace_id})")
-    kinds = {"a timeout": "ReadTimeout", "a refusal": "503"}
-    absent = [f"{what} was not seen" for what, kind in kinds.items() if not seen[kind]]
+    absent = [f"no {failure} was seen" for failure in FAILURES if not seen[failure]]
     return Finding("chat: another model answers when one fails", seen.total(), (*absent, *wrong))
 
 
 def _recovery(evidence: Evidence) -> Finding:
-    """The best model answers again after it failed."""
+    """The best model answers again after it was sent to rest."""
     chats = _of(evidence, "POST", "/chat/messages")
     spans = (span for _, trace in chats for span in trace.spans if _model(span))
     best = [each for each in map(_attempt, spans) if each.model == BEST_MODEL]
-    first_failure = min((each.start_us for each in best if each.failed), default=None)
-    recovered = first_failure is not None and any(
-        not each.failed and each.start_us > first_failure for each in best
+    rested = min((each.start_us for each in best if each.failure == TIMEOUT), default=None)
+    back = rested is not None and any(
+        each.failure is None and each.start_us > rested for each in best
     )
-    contradictions = () if recovered else (f"{BEST_MODEL} did not fail, or was never back",)
+    contradictions = () if back else (f"{BEST_MODEL} was never late, or never back",)
     return Finding("chat: the best model is asked again after a rest", len(best), contradictions)
 
 
@@ -152,4 +153,4 @@ def _model_of(tags: Mapping[str, object]) -> str | None:
 
 
 def _attempt(span: Span) -> Attempt:
-    return Attempt(_model_of(span.tags) or "", span.start_us, "error.type" in span.tags)
+    return Attempt(_model_of(span.tags) or "", span.start_us, span.tags.get("error.type"))

@@ -44,7 +44,8 @@ async def of_admins(driver: Driver, caller: Caller, auth: Headers, plan: str) ->
 
 
 async def _chat(driver: Driver, caller: Caller, auth: Headers) -> None:
-    for text in (SHORT, LONG, TOO_LONG):
+    # Refused before anybody's long question can send the model to rest, so both are surely seen.
+    for text in (SHORT, TOO_LONG, LONG):
         await ask(driver, caller, auth, text)
     await _until_best_model_is_back(driver, caller, auth)
     await driver.send(caller, step("GET", "/chat/messages", 200), auth)

@@ -199,13 +199,13 @@ def _on_console(handler: logging.Handler) -> bool:
     return kind in (type(None), logging.Formatter) or kind.__module__ == "uvicorn.logging"
 
 
-class _LastResort(logging.StreamHandler[TextIO]):
+class _LastResort(logging.StreamHandler):  # type: ignore[type-arg]  # not generic before Python 3.11
     """What Python uses where no handler is configured: here JSON on stdout. Not a handler of any logger."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self, logging.NOTSET)
 
     @property
-    def stream(self) -> TextIO:  # type: ignore[override]
+    def stream(self) -> TextIO:
         """The standard output of the moment."""
         return sys.stdout

@@ -10,7 +10,6 @@ import fcntl
 import hmac
 import os
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -135,12 +134,26 @@ class Publisher:
         self._turn: int | None = None
         self._thread: threading.Thread | None = None
         self._reported = False
+        self._closed = threading.Event()
 
     def start(self) -> None:
         """Join the application's processes; OSError where the directory cannot be used."""
         self.series.join()
         os.register_at_fork(after_in_child=self._forked)
         self._run()
+
+    def close(self) -> None:
+        """Leave the port and the files to others, and record no more; for tests."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+        if self._turn is not None:
+            os.close(self._turn)
+        self._turn = self._server = None
+        self.series.forget()
 
     def _run(self) -> None:
         self._thread = threading.Thread(target=self._work, name="otel-shim-metrics", daemon=True)
@@ -157,13 +170,12 @@ class Publisher:
 
     def _work(self) -> None:
         ticks = 0
-        while True:
+        while not self._closed.wait(TICK_SECONDS if ticks else 0):
             if self._server is None and self._is_our_turn():
                 self._serve()
             if ticks % _OBSERVE_EACH == 0:
                 guarded(default=None)(self.observer.collect)()
             ticks += 1
-            time.sleep(TICK_SECONDS)
 
     @guarded(default=False)
     def _is_our_turn(self) -> bool:

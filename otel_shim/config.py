@@ -87,7 +87,7 @@ def _port(environ: Mapping[str, str], variable: str, errors: list[str]) -> int |
     text = (environ.get(variable) or "").strip()
     if not text:
         return None
-    if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
+    if text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536:
         return int(text)
     errors.append(
         f"{variable}: {text[:40]!r} is no port; write one as 9464. /metrics is not served."

@@ -66,3 +66,11 @@ def test_extras_cannot_replace_identity() -> None:
     """What stands under a name of the contract comes from the identity, not from an extra."""
     identity = Identity("acme", extra={"saas.org.id": "other", "user.hash": "forged"})
     assert attributes.of(identity, MAKER)["saas.org.id"] == "acme"
+
+
+def test_an_actor_type_alone() -> None:
+    """Whoever says what they are and not who has a type, and no hash."""
+    assert attributes.of(Identity("acme", actor_type="job"), MAKER) == {
+        "saas.org.id": "acme",
+        "saas.actor.type": "job",
+    }

@@ -53,6 +53,11 @@ def test_unparsable_expression_gives_one_clear_error() -> None:
         ("OTEL_SHIM_PUBLIC_PEERS", "drop", "restart or continue"),
         ("OTEL_SHIM_PRIVATE_PEERS", "drop", "continue or restart"),
         ("OTEL_SHIM_LOG_FORMAT", "xml", "json or text"),
+        ("OTEL_SHIM_METRICS_PORT", "none", "9464"),
+        ("OTEL_SHIM_METRICS_PORT", "65536", "9464"),
+        ("OTEL_SHIM_METRICS_PORT", "9" * 5000, "9464"),
+        ("OTEL_SHIM_METRICS_HOST", "0.0.0.0", "OTEL_SHIM_METRICS_TOKEN"),
+        ("OTEL_SHIM_METRICS_HOST", "a.host", "OTEL_SHIM_METRICS_TOKEN"),
         ("OTEL_SHIM_TRUSTED_PEERS", "10.0.0.0/33", "10.0.0.0/8"),
         ("OTEL_SHIM_TRUSTED_PEERS", "10.0.0.1/8", "10.0.0.0/8"),
     ],
@@ -80,3 +85,17 @@ def test_one_bad_network_leaves_the_others() -> None:
     read = config.from_environ({"OTEL_SHIM_TRUSTED_PEERS": "10.0.0.0/8,nonsense,fd00::/8"})
     assert [str(n) for n in read.trusted_peers] == ["10.0.0.0/8", "fd00::/8"]
     assert len(read.errors) == 1
+
+
+def test_metrics_beyond_loopback_need_a_token() -> None:
+    """With a token, or on loopback, the host is as chosen."""
+    for environ in (
+        {"OTEL_SHIM_METRICS_HOST": "0.0.0.0", "OTEL_SHIM_METRICS_TOKEN": "t"},
+        {"OTEL_SHIM_METRICS_HOST": "0.0.0.0", "OTEL_SHIM_METRICS_TOKEN_FILE": "/t"},
+        {"OTEL_SHIM_METRICS_HOST": "::1"},
+        {"OTEL_SHIM_METRICS_HOST": "localhost", "OTEL_SHIM_METRICS_PORT": " 9464 "},
+    ):
+        read = config.from_environ(environ)
+        assert read.metrics_host == environ["OTEL_SHIM_METRICS_HOST"]
+        assert read.metrics_port == (9464 if "OTEL_SHIM_METRICS_PORT" in environ else None)
+        assert read.errors == ()

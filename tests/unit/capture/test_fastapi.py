@@ -9,6 +9,7 @@ import logging
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -781,3 +782,39 @@ def test_watched_names_are_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> N
     for dependant in dependants:
         assert watched.of(dependant) is watched.of(dependant)
     assert len(watched._by_dependant) <= 10
+
+
+async def test_older_fastapi_without_a_cache(
+    shim_fastapi: Install, telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the solver has no cache to watch, that is said, and the application is left as it is."""
+
+    async def solve_dependencies(*, request: Any, dependant: Any) -> None: ...
+
+    module = SimpleNamespace(solve_dependencies=solve_dependencies)
+    capture._watch_solver(module, Resolver(()))
+    assert module.solve_dependencies is solve_dependencies
+    assert "no dependency cache" in caplog.text
+
+
+async def test_switched_off(
+    telemetry: Telemetry, edge_propagation: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a capture FastAPI's own telemetry is off too, unless the application asks for it."""
+    monkeypatch.setattr(FastAPI, "__init__", FastAPI.__init__)
+    capture.install(None, Resolver(()))
+    await _ask(make_app(), "/openapi.json")
+    assert telemetry.spans() == ()
+    await _ask(FastAPI(telemetry={"tracing": True}), "/openapi.json")
+    assert len(_servers(telemetry)) == 1
+
+
+def test_version_decides_who_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FastAPI traces itself from 0.142 on; without FastAPI nobody does."""
+
+    def missing(_: str) -> str:
+        raise PackageNotFoundError
+
+    for found, own in ((lambda _: "0.141.9", False), (lambda _: "0.142.0", True), (missing, False)):
+        monkeypatch.setattr(capture, "version", found)
+        assert capture.has_own_telemetry() is own

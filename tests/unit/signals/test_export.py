@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+from opentelemetry import _logs, metrics, trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 from opentelemetry.sdk.trace import ReadableSpan
@@ -153,3 +155,34 @@ def test_full_queue_is_counted(quiet: None, caplog: pytest.LogCaptureFixture) ->
     logger.warning("something else")
     assert [r.getMessage() for r in caplog.records] == ["something else"]
     assert counters.snapshot() == {"spans_queue_dropped": 1, "logs_queue_dropped": 1}
+
+
+class Provider:
+    """A provider whose flush takes as long as it is told."""
+
+    def __init__(
+        self, until: threading.Event | None = None, error: Exception | None = None
+    ) -> None:
+        self.until = until
+        self.error = error
+        self.flushed = threading.Event()
+
+    def force_flush(self) -> None:
+        if self.until is not None:
+            self.until.wait(30)
+        self.flushed.set()
+        if self.error is not None:
+            raise self.error
+
+
+def test_flush_takes_all_signals_and_no_longer_than_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal whose exporter hangs or breaks keeps neither the others nor the process."""
+    release = threading.Event()
+    hangs, breaks, works = Provider(release), Provider(error=RuntimeError("x")), Provider()
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: hangs)
+    monkeypatch.setattr(_logs, "get_logger_provider", lambda: breaks)
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: works)
+    export.flush(0.05)
+    assert works.flushed.wait(5) and breaks.flushed.is_set() and not hangs.flushed.is_set()
+    release.set()
+    assert hangs.flushed.wait(5)

@@ -92,6 +92,22 @@ def test_outage_is_one_warning(
     assert counters.snapshot() == {"spans_export_failed": 6, "spans_exported": 4}
 
 
+def test_signals_fail_apart(
+    spans: Sequence[ReadableSpan], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Logs that nobody takes are one warning, while spans go through and go on to at the end."""
+    backend = Backend(_success)
+    with caplog.at_level(logging.INFO, "otel_shim"):
+        for _ in range(3):
+            export.CountingLogExporter(Logs()).export([1])  # type: ignore[list-item]
+            export.CountingSpanExporter(backend).export(spans[:1])
+        export._outage.failed("metrics", "404")
+        export._outage.end()
+        export.CountingSpanExporter(backend).export(spans[:1])
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert backend.names == ["a"] * 4
+
+
 def test_end_of_the_process_in_an_outage(spans: Sequence[ReadableSpan]) -> None:
     """What cannot be exported any more is not tried: the process ends in time."""
     backend = Backend(_refused)
@@ -142,7 +158,9 @@ def test_exporters_own_warnings_become_the_one(
 ) -> None:
     """What an exporter would say for each attempt is said once."""
     for _ in range(3):
-        logging.getLogger(export._EXPORTER_LOGGERS[1]).error("Failed to export: %s", "refused")
+        logging.getLogger(list(export._EXPORTER_LOGGERS)[1]).error(
+            "Failed to export: %s", "refused"
+        )
     assert [r.name for r in caplog.records] == ["otel_shim"]
     assert "Failed to export: refused" in caplog.records[0].getMessage()
 

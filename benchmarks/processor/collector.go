@@ -1,0 +1,152 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	clockTicks   = 100 // per second, as /proc counts on Linux
+	startTimeout = 30 * time.Second
+	stopTimeout  = 60 * time.Second
+	pollEvery    = 20 * time.Millisecond
+)
+
+// collectorBinary is the Collector: OTELCOL_SHIM_BIN, else the one built here.
+func collectorBinary() string {
+	if file := os.Getenv("OTELCOL_SHIM_BIN"); file != "" {
+		return file
+	}
+	file, err := filepath.Abs(filepath.Join("..", "..", ".build", "bin", "otelcol-shim"))
+	must(err)
+	return file
+}
+
+// process is a running Collector.
+type process struct {
+	command *exec.Cmd
+	log     *os.File
+	exited  chan struct{}
+}
+
+// startCollector starts the binary and waits until it listens at address.
+func startCollector(log string, address string, environment []string, configs ...string) (*process, error) {
+	output, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	must(err)
+	arguments := []string{}
+	for _, config := range configs {
+		arguments = append(arguments, "--config", config)
+	}
+	command := exec.Command(collectorBinary(), arguments...)
+	command.Stdout, command.Stderr = output, output
+	command.Env = append(os.Environ(), environment...)
+	if err := command.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{command: command, log: output, exited: make(chan struct{})}
+	go func() { _ = command.Wait(); close(p.exited) }()
+	return p, p.waitFor(address)
+}
+
+func (p *process) waitFor(address string) error {
+	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); time.Sleep(pollEvery) {
+		if connection, err := net.Dial("tcp", address); err == nil {
+			return connection.Close()
+		}
+		select {
+		case <-p.exited:
+			return fmt.Errorf("the collector ended; see %s", p.log.Name())
+		default:
+		}
+	}
+	p.kill()
+	return fmt.Errorf("the collector does not listen at %s; see %s", address, p.log.Name())
+}
+
+// kill ends it as a crash does.
+func (p *process) kill() {
+	_ = p.command.Process.Kill()
+	<-p.exited
+	_ = p.log.Close()
+}
+
+// stop ends it in order.
+func (p *process) stop() {
+	_ = p.command.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.exited:
+		_ = p.log.Close()
+	case <-time.After(stopTimeout):
+		p.kill()
+	}
+}
+
+// cpu is the time that the process has computed.
+func (p *process) cpu() time.Duration {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.command.Process.Pid))
+	must(err)
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+2:]))
+	user, err := strconv.Atoi(fields[11])
+	must(err)
+	system, err := strconv.Atoi(fields[12])
+	must(err)
+	return time.Duration(user+system) * time.Second / clockTicks
+}
+
+// peakRSS is the largest resident memory so far, in bytes.
+func (p *process) peakRSS() int64 {
+	status, err := os.Open(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
+	must(err)
+	defer status.Close()
+	for lines := bufio.NewScanner(status); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), "VmHWM:"); ok {
+			kilobytes, err := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
+			must(err)
+			return kilobytes << 10
+		}
+	}
+	return 0
+}
+
+// metrics are the Collector's own, summed over their labels.
+func metrics(address string) map[string]float64 {
+	found := map[string]float64{}
+	response, err := http.Get("http://" + address + "/metrics")
+	must(err)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	must(err)
+	for line := range strings.Lines(string(text)) {
+		name, _, _ := strings.Cut(line, "{")
+		fields := strings.Fields(line)
+		if len(fields) < 2 || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if value, err := strconv.ParseFloat(fields[len(fields)-1], 64); err == nil {
+			found[strings.Fields(name)[0]] += value
+		}
+	}
+	return found
+}
+
+// freeAddresses are addresses of the loopback interface that nobody uses now.
+func freeAddresses(n int) (addresses []string) {
+	for range n {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		must(err)
+		defer listener.Close()
+		addresses = append(addresses, listener.Addr().String())
+	}
+	return addresses
+}

@@ -155,7 +155,7 @@ def latency_alert(spec: Specification, journey: Journey, alert: Alert) -> Rule:
         "min_seconds": f"{journey.threshold:g}",
     }
     own = {"journey": journey.id}
-    return alert_rule(spec, alert, expr, duration(journey.threshold), instructions, own)
+    return alert_rule(spec, alert, expr, duration(journey.threshold), instructions, own_labels=own)
 
 
 def stream_alert(spec: Specification, alert: Alert) -> Rule:
@@ -169,12 +169,14 @@ def stream_alert(spec: Specification, alert: Alert) -> Rule:
         "min_seconds": f"{spec.stream_threshold:g}",
     }
     own = {"journey": "stream"}
-    return alert_rule(spec, alert, expr, duration(spec.stream_threshold), instructions, own)
+    return alert_rule(
+        spec, alert, expr, duration(spec.stream_threshold), instructions, own_labels=own
+    )
 
 
 def job_alert(spec: Specification, alert: Alert) -> Rule:
     """Any failed execution."""
-    selector = f'{label("service_name")}, {label(OPERATION)}, {FAILED}'
+    selector = f"{label('service_name')}, {label(OPERATION)}, {FAILED}"
     tags = {semconv.SAAS_OPERATION: value(OPERATION), "error": "true"}
     instructions = {
         "exemplars": f"{JOBS}_bucket{{{selector}}}",
@@ -191,6 +193,7 @@ def alert_rule(
     expr: str,
     threshold: str,
     instructions: Mapping[str, str],
+    *,
     own_labels: Mapping[str, str] | None = None,
 ) -> Rule:
     """An alert rule with all that a message needs, and what the relay is to look for."""
@@ -212,7 +215,7 @@ def alert_rule(
         "alert": alert.alertname,
         "expr": expr,
         "for": duration(alert.lasting) if alert.lasting else "0s",
-        "labels": labels | (own_labels or {}),
+        "labels": {**labels, **(own_labels or {})},
         "annotations": annotations | {f"relay_{k}": v for k, v in instructions.items()},
     }
 

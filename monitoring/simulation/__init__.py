@@ -1,0 +1,1 @@
+"""The alerts of this folder, made to fire and resolve on real programs: `make simulate`."""

@@ -1,0 +1,220 @@
+"""Make each alert fire, be delivered on its channels and resolve: `python -m monitoring.simulation`.
+
+Exit code 0 only when every check holds; the report is `<out>/report.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from examples.saas.demo import __main__ as demo_main
+from examples.saas.demo import parts as demo
+from examples.saas.demo.jaeger import Jaeger, Trace
+from examples.saas.demo.stack import PartError, Stack, running
+from monitoring.simulation import checks, dashboards, parts, prometheus, report
+from monitoring.simulation.checks import SCENARIOS, Scenario
+from monitoring.simulation.receivers import CHANNELS, Inbox, Received, receiving
+from monitoring.simulation.traffic import Traffic, flowing
+
+READY_SECONDS = 90.0
+FIRE_SECONDS = 120.0
+RESOLVE_SECONDS = 180.0
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What runs."""
+
+    site: parts.Site
+    stack: Stack
+    inbox: Inbox
+    traffic: Traffic
+    started: float
+
+    def say(self, text: str) -> None:
+        """A progress line with the seconds since the start."""
+        print(f"[{time.time() - self.started:6.1f} s] {text}", flush=True)
+
+    def wait(self, what: str, holds: Callable[[], bool], seconds: float) -> bool:
+        """Poll until something holds; False, and a line, when time is over."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            self.stack.check_alive()
+            if time.monotonic() > deadline:
+                self.say(f"not within {seconds:.0f} s: {what}")
+                return False
+            time.sleep(POLL_SECONDS)
+        self.say(what)
+        return True
+
+
+def start(site: parts.Site, stack: Stack, inbox_and_addresses: ExitStack) -> Inbox:
+    """Start everything and wait until it serves."""
+    inbox, addresses = inbox_and_addresses.enter_context(receiving(site.ports.smtp))
+    parts.set_faults(site)
+    for make in (demo.jaeger, demo.collector, demo.connector):
+        stack.start(make(site.places, site.demo_ports))
+    stack.start(parts.alertmanager(site, parts.write_alertmanager(site, addresses)))
+    stack.start(parts.relay(site))
+    stack.start(parts.prometheus(site, parts.write_prometheus(site)))
+    demo.seed(site.places)
+    stack.start(parts.api(site))
+    stack.wait_ready(READY_SECONDS)
+    return inbox
+
+
+def run_healthy(sim: Simulation, seconds: float) -> str:
+    """Traffic without a fault; returns what is to be said of it, and fails when anything fired."""
+    since = time.monotonic()
+    parts.run_job(sim.site)
+    sim.wait(
+        f"{seconds:.0f} s of healthy traffic",
+        lambda: time.monotonic() - since >= seconds,
+        seconds + 60,
+    )
+    fired = prometheus.fired(sim.site.prometheus_url, time.monotonic() - since)
+    if fired or sim.inbox.messages:
+        raise PartError("prometheus", f"alerts without a fault: {fired or sim.inbox.messages}")
+    answers = sum(sim.traffic.answers.values())
+    return f"{seconds:.0f} s, {answers} requests, one job, no alert"
+
+
+def missing(inbox: Inbox, status: str) -> list[str]:
+    """Alerts and channels without a message of this status."""
+    return [
+        f"{scenario.alert_id} on {channel}"
+        for scenario in SCENARIOS
+        for channel in CHANNELS
+        if not inbox.of(scenario.alert_id, channel, status)
+    ]
+
+
+def unresolved(inbox: Inbox) -> list[str]:
+    """Endpoints that fired on a channel and did not resolve there."""
+    ended = {_subject(message) for message in inbox.messages if message.status == "resolved"}
+    return [
+        " ".join(_subject(message))
+        for message in list(inbox.messages)
+        if message.status == "firing" and _subject(message) not in ended
+    ]
+
+
+def _subject(message: Received) -> tuple[str, str, str]:
+    return message.channel, message.alert_id, message.fields.get("endpoint", "")
+
+
+def break_and_mend(sim: Simulation) -> tuple[report.Times, list[str]]:
+    """Switch all faults on until every alert was delivered, then off until all have resolved."""
+    on = time.time()
+    parts.set_faults(sim.site, *(scenario.fault for scenario in SCENARIOS))
+    code = parts.run_job(sim.site)
+    sim.say(f"faults on; the retention job ended with exit code {code}")
+    sim.wait("every alert on every channel", lambda: not missing(sim.inbox, "firing"), FIRE_SECONDS)
+    problems = [f"not fired: {item}" for item in missing(sim.inbox, "firing")]
+    off = time.time()
+    parts.set_faults(sim.site)
+    sim.say("faults off")
+    sim.wait("every alert resolved", lambda: _all_over(sim.inbox), RESOLVE_SECONDS)
+    problems += [f"not resolved: {item}" for item in unresolved(sim.inbox)]
+    problems += [f"never resolved: {item}" for item in missing(sim.inbox, "resolved")]
+    return report.Times(sim.started, on, off), problems
+
+
+def _all_over(inbox: Inbox) -> bool:
+    return not missing(inbox, "resolved") and not unresolved(inbox)
+
+
+def examine(sim: Simulation) -> Iterator[str]:
+    """What messages and the traces they name lack."""
+    jaeger = Jaeger(demo.url(sim.site.demo_ports.jaeger_query))
+    for scenario in SCENARIOS:
+        messages = [m for m in sim.inbox.messages if m.alert_id == scenario.alert_id]
+        for message in messages:
+            lacks = [*checks.of_message(message, scenario)]
+            trace = find_trace(jaeger, message)
+            lacks += checks.of_trace(message, scenario, trace)
+            yield from (
+                f"{message.channel} {message.alert_id} {message.status}: {x}" for x in lacks
+            )
+        yield from same_trace(scenario, messages)
+    yield from (f"refused: {text}" for text in sim.inbox.refused)
+
+
+def find_trace(jaeger: Jaeger, message: Received) -> Trace | None:
+    """The trace that a message names."""
+    trace_id = message.fields.get("trace_id", "")
+    if not checks.TRACE_ID.fullmatch(trace_id):
+        return None
+    return jaeger.by_id([trace_id]).get(trace_id)
+
+
+def same_trace(scenario: Scenario, messages: Sequence[Received]) -> Iterator[str]:
+    """All messages of an endpoint, the resolved ones too, name one trace."""
+    named: dict[str, set[str]] = {}
+    for message in messages:
+        endpoint = message.fields.get("endpoint", "")
+        named.setdefault(endpoint, set()).add(message.fields.get("trace_id", ""))
+    for endpoint, traces in named.items():
+        if len(traces) > 1:
+            yield f"{scenario.alert_id} {endpoint}: {len(traces)} different traces"
+
+
+def simulate(sim: Simulation, healthy: float) -> int:
+    """All of it; returns the exit code."""
+    said = run_healthy(sim, healthy)
+    times, problems = break_and_mend(sim)
+    problems += examine(sim)
+    queries, empty = dashboards.empty_panels(sim.site.prometheus_url)
+    problems += [f"dashboard query without data: {item}" for item in empty]
+    boards = f"{queries} queries run, {len(empty)} without data"
+    outcome = report.Outcome(sim.inbox, times, said, problems, boards)
+    file = sim.site.places.out / "report.md"
+    file.write_text("\n".join(report.lines(outcome, SCENARIOS)) + "\n")
+    demo_main.show(["", *report.table(outcome, SCENARIOS), "", *problems])
+    sim.say(f"{'FAILED' if problems else 'every check holds'}; report: {file}")
+    return 1 if problems else 0
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Where things are; defaults are what `make simulate` prepares."""
+    build = demo.ROOT / ".build"
+    parser = argparse.ArgumentParser(prog="simulation", description=__doc__)
+    parser.add_argument("--binaries", type=Path, default=build / "bin")
+    parser.add_argument("--api-env", type=Path, default=build / "envs/api")
+    parser.add_argument("--connector-env", type=Path, default=build / "envs/connector")
+    parser.add_argument("--out", type=Path, default=build / "simulation")
+    parser.add_argument("--healthy", type=float, default=20.0, help="seconds before the faults")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the simulation and return its exit code."""
+    options = parse_arguments(arguments)
+    chosen = (options.binaries, options.api_env, options.connector_env, options.out)
+    site = parts.choose_site(demo.Places(*(path.absolute() for path in chosen)))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, demo_main.interrupt)
+    started = time.time()
+    try:
+        with running(site.places.out) as stack, ExitStack() as receivers:
+            inbox = start(site, stack, receivers)
+            with flowing(demo.url(site.demo_ports.api)) as traffic:
+                return simulate(Simulation(site, stack, inbox, traffic, started), options.healthy)
+    except PartError as failure:
+        print(f"simulation failed: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""The programs of the simulation and their configuration: what is shipped, only faster."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from examples.saas.demo import parts as demo
+from examples.saas.demo.stack import RUN_SECONDS, Part, clean_environment, free_ports
+from monitoring import generate, specification
+from monitoring.simulation.receivers import ROUTING_KEY, Addresses
+
+MONITORING = Path(__file__).resolve().parents[1]
+SPEED = 20.0
+JOB_SERVICE = "roster-jobs"
+RESEND = "2s"
+SHIPPED_SECRETS = "/etc/alertmanager/secrets"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Loopback ports beside the demo's."""
+
+    prometheus: int
+    alertmanager: int
+    relay: int
+    smtp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Everything that has a place."""
+
+    places: demo.Places
+    demo_ports: demo.Ports
+    ports: Ports
+
+    @property
+    def prometheus_url(self) -> str:
+        """Prometheus's API."""
+        return demo.url(self.ports.prometheus)
+
+    @property
+    def faults(self) -> Path:
+        """The sample's fault switch."""
+        return self.places.out / "faults"
+
+
+def choose_site(places: demo.Places) -> Site:
+    """Free ports, all different."""
+    own = len(fields(Ports))
+    ports = free_ports(len(fields(demo.Ports)) + own)
+    return Site(places, demo.Ports(*ports[own:]), Ports(*ports[:own]))
+
+
+def write_alertmanager(site: Site, addresses: Addresses) -> Path:
+    """The shipped configuration with local addresses, its secrets as files, and shorter waits."""
+    folder = site.places.out / "alertmanager"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(MONITORING / "alertmanager/templates", folder / "templates")
+    secrets = folder / "secrets"
+    secrets.mkdir()
+    for name, secret in {
+        "pagerduty_routing_key": ROUTING_KEY,
+        "slack_url": addresses.slack,
+    }.items():
+        (secrets / name).touch(mode=0o600)
+        (secrets / name).write_text(secret)
+    shipped = (MONITORING / "alertmanager/alertmanager.yaml").read_text()
+    config = yaml.safe_load(shipped.replace(SHIPPED_SECRETS, str(secrets)))
+    config["global"] |= {
+        "pagerduty_url": addresses.pagerduty,
+        "smtp_smarthost": addresses.smtp,
+        "smtp_require_tls": False,
+    }
+    for name in ("smtp_auth_username", "smtp_auth_password_file"):
+        del config["global"][name]
+    config["route"] |= {"group_wait": "1s", "group_interval": "2s", "repeat_interval": "1h"}
+    return _written(folder / "alertmanager.yaml", config)
+
+
+def write_prometheus(site: Site) -> Path:
+    """The shipped configuration with local addresses and the same rules, faster."""
+    folder = site.places.out / "prometheus"
+    generate.write(generate.rules(specification.load(SPEED)), folder)
+    config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
+    relay = {"static_configs": [{"targets": [demo.local(site.ports.relay)]}]}
+    config["alerting"]["alertmanagers"][0] |= relay
+    config["scrape_configs"][0] |= relay | {"scrape_interval": "2s", "scrape_timeout": "2s"}
+    return _written(folder / "prometheus.yaml", config)
+
+
+def _written(path: Path, content: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def prometheus(site: Site, config: Path) -> Part:
+    """Prometheus with its OTLP receiver; data of an earlier run is removed."""
+    data = site.places.out / "prometheus/data"
+    shutil.rmtree(data, ignore_errors=True)
+    argv = (
+        str(site.places.binaries / "prometheus"),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={data}",
+        f"--web.listen-address={demo.local(site.ports.prometheus)}",
+        "--web.enable-otlp-receiver",
+        "--enable-feature=exemplar-storage",
+        f"--rules.alert.resend-delay={RESEND}",
+        "--log.level=warn",
+    )
+    return Part("prometheus", argv, site.prometheus_url + "/-/ready")
+
+
+def alertmanager(site: Site, config: Path) -> Part:
+    """Alertmanager, alone."""
+    data = site.places.out / "alertmanager/data"
+    shutil.rmtree(data, ignore_errors=True)
+    argv = (
+        str(site.places.binaries / "alertmanager"),
+        f"--config.file={config}",
+        f"--storage.path={data}",
+        f"--web.listen-address={demo.local(site.ports.alertmanager)}",
+        "--cluster.listen-address=",
+    )
+    return Part("alertmanager", argv, demo.url(site.ports.alertmanager, "/-/ready"))
+
+
+def relay(site: Site) -> Part:
+    """The alert relay."""
+    state = site.places.out / "alert-relay.sqlite"
+    for old in site.places.out.glob(f"{state.name}*"):
+        old.unlink()
+    jaeger = demo.url(site.demo_ports.jaeger_query)
+    argv = (
+        *(sys.executable, "-m", "otel_shim.cli", "alert-relay"),
+        *("--port", str(site.ports.relay)),
+        *("--alertmanager", demo.url(site.ports.alertmanager)),
+        *("--prometheus", site.prometheus_url),
+        *("--traces", jaeger),
+        *("--state", str(state)),
+    )
+    env = {"PYTHONPATH": str(demo.ROOT)}
+    return Part("alert-relay", argv, demo.url(site.ports.relay, "/health"), env=env)
+
+
+def _metrics(site: Site) -> dict[str, str]:
+    """Metrics straight to Prometheus, and the fault switch."""
+    return {
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": site.prometheus_url + "/api/v1/otlp/v1/metrics",
+        "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+        "SAAS_FAULTS": str(site.faults),
+    }
+
+
+def api(site: Site) -> Part:
+    """The sample's API."""
+    part = demo.api(site.places, site.demo_ports)
+    return replace(part, env={**part.env, **_metrics(site)})
+
+
+def run_job(site: Site) -> int:
+    """Run the retention job as a timer would, in a process of its own; returns its exit code."""
+    part = api(site)
+    bin_folder = site.places.api_env / "bin"
+    env = {**clean_environment(), **part.env, "OTEL_SERVICE_NAME": JOB_SERVICE}
+    env["SAAS_DATABASE_URL"] = f"sqlite:///{site.places.out / demo.DATABASE}"
+    with (site.places.out / "job.log").open("ab") as log:
+        return subprocess.run(
+            (bin_folder / "opentelemetry-instrument", bin_folder / "python", "-m", "api.retention"),
+            cwd=demo.SAAS,
+            env=env,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            timeout=RUN_SECONDS,
+            check=False,
+        ).returncode
+
+
+def set_faults(site: Site, *lines: str) -> None:
+    """Switch faults on; none switches all off. The file is replaced, never half-written."""
+    new = site.faults.with_suffix(".new")
+    new.write_text("\n".join(lines))
+    new.replace(site.faults)

@@ -1,0 +1,73 @@
+"""People at work: a few requests a second, all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle
+
+import httpx
+
+from examples.saas.api.people import CUSTOMERS, PASSWORD
+
+PAUSE_SECONDS = 0.1
+SENDERS = 4
+PATHS = (
+    "/planning/plans",
+    "/billing/usage",
+    "/auth/me",
+    "/planning/plans/{plan}",
+    "/billing/invoices",
+    "/planning/plans/{plan}/export.csv",
+)
+
+
+class Traffic:
+    """What is sent until it is stopped; counts the answers by path and status."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stopped = threading.Event()
+        self.answers: Counter[tuple[str, int]] = Counter()
+
+    def run(self) -> None:
+        """Send until stopped."""
+        asyncio.run(self._all())
+
+    def stop(self) -> None:
+        """Let the senders end."""
+        self._stopped.set()
+
+    async def _all(self) -> None:
+        await asyncio.gather(*(self._person(index) for index in range(SENDERS)))
+
+    async def _person(self, index: int) -> None:
+        # A connection each time: uvicorn closes one after an unhandled error.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(base_url=self._url, timeout=30, limits=limits) as client:
+            credentials = {"email": CUSTOMERS[index].people[1].email, "password": PASSWORD}
+            login = (await client.post("/auth/login", json=credentials)).raise_for_status()
+            client.headers["Authorization"] = f"Bearer {login.json()['access_token']}"
+            plan = (await client.get("/planning/plans")).raise_for_status().json()[0]["id"]
+            for path in cycle(PATHS):
+                if self._stopped.is_set():
+                    return
+                answer = await client.get(path.replace("{plan}", str(plan)))
+                self.answers[path, answer.status_code] += 1
+                await asyncio.sleep(PAUSE_SECONDS)
+
+
+@contextmanager
+def flowing(url: str) -> Iterator[Traffic]:
+    """Traffic in the background."""
+    traffic = Traffic(url)
+    thread = threading.Thread(target=traffic.run, daemon=True)
+    thread.start()
+    try:
+        yield traffic
+    finally:
+        traffic.stop()
+        thread.join()

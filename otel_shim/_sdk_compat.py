@@ -26,14 +26,18 @@ from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
+from opentelemetry.trace import StatusCode
 
 from otel_shim.model import Scalar
 from otel_shim.values import encodable
 
+_ENCODERS = "opentelemetry.exporter.otlp.proto.common._internal"
+_EXPORTERS = "opentelemetry.exporter.otlp.proto.http"
+
 __all__ = [
+    "Encoding",
     "LogBridge",
     "SDKConfigurator",
-    "SpanEncoding",
     "first_log_processor",
     "has_log_processor",
     "has_span_processor",
@@ -41,7 +45,7 @@ __all__ = [
     "span_encoding",
     "stamp",
     "swap_providers",
-    "use_span_encoder",
+    "wrap_encoders",
 ]
 
 
@@ -93,43 +97,66 @@ def remove_attributes(span: Span, keys: Iterable[str]) -> None:
                 del span._attributes[key]  # type: ignore[attr-defined]
 
 
-class SpanEncoding(NamedTuple):
-    """The parts of the official encoder: of a span, attributes, a resource and a scope."""
+class Encoding(NamedTuple):
+    """The parts of an official encoder: of a span or log record, attributes, a resource and a scope."""
 
-    span: Callable[[Any], Any]
+    item: Callable[[Any], Any]
     attributes: Callable[[Any], Any]
     resource: Callable[[Any], Any]
     scope: Callable[[Any], Any]
 
 
-def span_encoding() -> SpanEncoding:
-    """The parts of the official encoder, which has one public function for a whole batch."""
-    official: Any = import_module(
-        "opentelemetry.exporter.otlp.proto.common._internal.trace_encoder"
-    )
-    return SpanEncoding(
-        span=official._encode_span,
-        attributes=official._encode_attributes,
-        resource=official._encode_resource,
-        scope=official._encode_instrumentation_scope,
-    )
+def span_encoding() -> Encoding:
+    """The parts of the official encoder of spans, which has one public function for a whole batch."""
+    official: Any = import_module(f"{_ENCODERS}.trace_encoder")
+    return _encoding(official, official._encode_span)
 
 
-def use_span_encoder(encode: Callable[[Sequence[ReadableSpan]], Any]) -> None:
-    """Set what OTLP over HTTP encodes a batch of spans with; its exporters take no argument for that."""
-    exporters: Any = import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
-    exporters.encode_spans = encode
+def log_encoding() -> Encoding:
+    """The parts of the official encoder of log records, likewise."""
+    official: Any = import_module(f"{_ENCODERS}._log_encoder")
+    return _encoding(official, official._encode_log)
+
+
+def _encoding(official: Any, item: Callable[[Any], Any]) -> Encoding:
+    attributes, resource = official._encode_attributes, official._encode_resource
+    return Encoding(item, attributes, resource, official._encode_instrumentation_scope)
+
+
+def wrap_encoders(of_spans: Callable[[Any], Any], of_logs: Callable[[Any], Any]) -> None:
+    """Wrap what OTLP over HTTP encodes batches with; its exporters take no argument for that."""
+    exporters: Any = import_module(f"{_EXPORTERS}.trace_exporter")
+    exporters.encode_spans = of_spans(exporters.encode_spans)
+    exporters = import_module(f"{_EXPORTERS}._log_exporter")
+    exporters.encode_logs = of_logs(exporters.encode_logs)
+
+
+def is_bare(span: ReadableSpan) -> bool:
+    """Whether a span has no events, links, status and drops; the public properties copy them."""
+    if type(span) is not ReadableSpan:
+        return False
+    more = span._events or span._links or span._status.description
+    unset = span._status.status_code is StatusCode.UNSET
+    dropped = span.dropped_attributes or span.dropped_events or span.dropped_links
+    return unset and not (more or dropped)
 
 
 def attributes(span: ReadableSpan) -> Mapping[str, Any] | None:
-    """The attributes of a span that has ended, without the copy that the public property makes."""
-    return span._attributes
+    """The attributes of a span that has ended, without the copies that public ways make.
+
+    Whoever makes spans of a type of their own decides by the public property what is seen.
+    """
+    if type(span) is not ReadableSpan:
+        return span.attributes
+    held: Any = span._attributes
+    found: Mapping[str, Any] | None = getattr(held, "_dict", held)
+    return found
 
 
 def attribute(span: ReadableSpan, key: str) -> Any:
     """One attribute of a span, without the copy that the public property makes."""
-    attributes = span._attributes
-    return None if attributes is None else attributes.get(key)
+    held: Any = span._attributes
+    return None if held is None else getattr(held, "_dict", held).get(key)
 
 
 def has_span_processor(provider: TracerProvider, kind: type[SpanProcessor]) -> bool:

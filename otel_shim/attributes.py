@@ -28,14 +28,17 @@ def of(
     Without a key, or without an organisation to which the actor belongs, there is no pseudonym.
     ``clear`` puts ``user.id`` in place of ``user.hash``; only the operator may choose it.
     """
-    plain = (
-        (semconv.SAAS_ORG_ID, identity.org_id),
-        (semconv.SAAS_ACTOR_TYPE, actor_type(identity)),
-        (semconv.SAAS_ACTOR_ROLE, identity.actor_role),
-        (semconv.SAAS_PLAN, identity.plan),
-        (semconv.SAAS_REQUEST_ID, identity.request_id),
-    )
-    found = {**identity.extra, **{key: value for key, value in plain if value is not None}}
+    found = dict(identity.extra)
+    if identity.org_id is not None:
+        found[semconv.SAAS_ORG_ID] = identity.org_id
+    if (kind := actor_type(identity)) is not None:
+        found[semconv.SAAS_ACTOR_TYPE] = kind
+    if identity.actor_role is not None:
+        found[semconv.SAAS_ACTOR_ROLE] = identity.actor_role
+    if identity.plan is not None:
+        found[semconv.SAAS_PLAN] = identity.plan
+    if identity.request_id is not None:
+        found[semconv.SAAS_REQUEST_ID] = identity.request_id
     if identity.user_id is not None:
         found |= _actor(identity, pseudonymiser, clear)
     return found

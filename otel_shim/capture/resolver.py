@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
+from opentelemetry.sdk.trace import Span
+
 from otel_shim import binding, context, sources
 from otel_shim._guard import guarded, logger
 from otel_shim.sources import Source
@@ -23,6 +25,7 @@ class Resolver:
         self._kinds: dict[frozenset[str], tuple[Source, ...]] = {}
         self.dependencies = self.names("dependency")
         self.state = self.names("state")
+        self.path = self.names("path")
 
     def names(self, kind: str) -> frozenset[str]:
         """The names with which the sources of a kind begin."""
@@ -70,6 +73,11 @@ class Resolution:
         """Look into this scope from now on: middleware may have handed on a copy of the server's."""
         self._scope = scope
 
+    def span(self) -> Span | None:
+        """The request's server span, while it is there."""
+        root = self._inbound.root
+        return root.span() if root is not None else None
+
     @guarded(default=None)
     def solved(self, names: frozenset[str], value: Any) -> None:
         """Take what a solved dependency says, by the names under which it is known."""
@@ -82,6 +90,10 @@ class Resolution:
 
         With ``path``, also what the path says: once authentication let the request through.
         """
+        scope = self._scope
+        path = path and bool(self._resolver.path)
+        if not (path or scope.get("state") or scope.get("user") is not None):
+            return  # as it is most of the time
         kinds = self._present(path)
         if kinds:
             found = self._resolver.of_kinds(frozenset(kinds))

@@ -1,37 +1,56 @@
-"""OTLP bytes of spans, for less CPU than the official encoder needs.
+"""OTLP bytes of spans and log records, for less CPU than the official encoder needs.
 
-Most attributes are the same from span to span: a route, a method, a host. Their bytes are remembered;
-whatever is encoded is encoded by the official encoder, piece by piece. Pieces of a message may be put
-one after the other (protobuf merges them), and that is all that is assumed here.
+Most attributes are the same from one to the next: a route, a method, a host. Their bytes are remembered;
+what is encoded is encoded by the official encoder, piece by piece. Pieces of a message may be put one
+after the other (protobuf merges them), so the order of fields is free. Only the few fields that every
+span has are written here.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs, ScopeLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
+from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext, SpanKind
 
 from otel_shim import _sdk_compat
 from otel_shim._guard import guarded
 
+_Encode = Callable[[Sequence[Any]], Any]
 _REMEMBERED = 4096
 _LONGEST = 256
 """Longest text that is remembered, in characters; with ``_REMEMBERED`` this bounds the memory."""
-_FIELD_1, _FIELD_2, _FIELD_9 = b"\x0a", b"\x12", b"\x4a"
-"""Tags of length-delimited fields, https://protobuf.dev/programming-guides/encoding/#structure"""
+# Tags of fields, https://protobuf.dev/programming-guides/encoding/#structure
+_FIELD_1, _FIELD_2 = b"\x0a", b"\x12"
+_ATTRIBUTES_OF_SPAN, _ATTRIBUTES_OF_LOG = b"\x4a", b"\x32"
+_TRACE_ID, _SPAN_ID, _PARENT_ID = b"\x0a\x10", b"\x12\x08", b"\x22\x08"
+_START_AND_END = struct.Struct("<BQBQ")
+_START, _END = 0x39, 0x41
+
+
+_BARE_CONTEXTS = {remote: SpanContext(1, 1, is_remote=remote) for remote in (False, True)}
 
 
 @guarded(default=None)
 def install() -> None:
-    """Let OTLP over HTTP encode spans this way; the official way stays where it has other parts."""
-    _sdk_compat.use_span_encoder(SpanEncoder(_sdk_compat.span_encoding()).encode)
+    """Let OTLP over HTTP encode this way; the official way stays where it has other parts."""
+    _sdk_compat.wrap_encoders(_first(spans().encode), _first(logs().encode))
+
+
+def _first(ours: _Encode) -> Callable[[_Encode], _Encode]:
+    """Encode our way, and the official way what ours fails on."""
+    guarded_ours = guarded(default=None)(ours)
+    return lambda official: lambda items: guarded_ours(items) or official(items)
 
 
 class Encoded:
-    """An ``ExportTraceServiceRequest`` as bytes, with the methods of the message that exporters call."""
+    """An export request as bytes, with the methods of the message that exporters call."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -43,67 +62,131 @@ class Encoded:
     SerializeToString = SerializePartialToString
 
 
-class SpanEncoder:
-    """Encodes batches of spans with the parts of the official encoder."""
+class Kind(NamedTuple):
+    """What differs between spans and log records."""
 
-    def __init__(self, official: _sdk_compat.SpanEncoding) -> None:
-        self._official = official
+    official: _sdk_compat.Encoding
+    tag: bytes
+    """The tag of their field ``attributes``."""
+    attributes: Callable[[Any], Mapping[str, Any] | None]
+    body: Callable[[Any], bytes]
+    """The bytes of an item but for its attributes."""
+    resources: Callable[..., Any]
+    scopes: Callable[..., Any]
+
+
+def spans() -> Encoder:
+    """An encoder of spans."""
+    official = _sdk_compat.span_encoding()
+    same = functools.lru_cache(_REMEMBERED)(functools.partial(_name_kind_and_flags, official))
+    body = functools.partial(_span, official, same)
+    tag, attributes = _ATTRIBUTES_OF_SPAN, _sdk_compat.attributes
+    return Encoder(Kind(official, tag, attributes, body, ResourceSpans, ScopeSpans))
+
+
+def logs() -> Encoder:
+    """An encoder of log records."""
+    official = _sdk_compat.log_encoding()
+    body = functools.partial(_log, official)
+    tag = _ATTRIBUTES_OF_LOG
+    return Encoder(Kind(official, tag, _attributes_of_log, body, ResourceLogs, ScopeLogs))
+
+
+class Encoder:
+    """Encodes batches of one kind."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
         self._remembered = functools.lru_cache(_REMEMBERED, typed=True)(self._attribute)
 
-    def encode(self, spans: Sequence[ReadableSpan]) -> Encoded:
-        """A request for all of them, in the order of their resources and scopes."""
-        by_resource = _grouped(spans, lambda span: span.resource)
+    def encode(self, items: Sequence[Any]) -> Encoded:
+        """A request for all of them, by resource and by scope."""
+        by_resource = _grouped(items, lambda item: item.resource)
         return Encoded(b"".join(framed(_FIELD_1, self._resource(of)) for of in by_resource))
 
-    def _resource(self, spans: Sequence[ReadableSpan]) -> bytes:
-        resource = spans[0].resource
-        head = ResourceSpans(
-            resource=self._official.resource(resource), schema_url=resource.schema_url
-        )
-        by_scope = _grouped(spans, lambda span: span.instrumentation_scope)
+    def _resource(self, items: Sequence[Any]) -> bytes:
+        resource = items[0].resource
+        encoded = self._kind.official.resource(resource)
+        head = self._kind.resources(resource=encoded, schema_url=resource.schema_url or "")
+        by_scope = _grouped(items, lambda item: item.instrumentation_scope)
         bodies = [framed(_FIELD_2, self._scope(of)) for of in by_scope]
         return b"".join([head.SerializePartialToString(), *bodies])
 
-    def _scope(self, spans: Sequence[ReadableSpan]) -> bytes:
-        scope = spans[0].instrumentation_scope
-        schema_url = scope.schema_url if scope else None
-        head = ScopeSpans(scope=self._official.scope(scope), schema_url=schema_url or "")
-        bodies = [framed(_FIELD_2, b"".join(self._span(span))) for span in spans]
+    def _scope(self, items: Sequence[Any]) -> bytes:
+        scope = items[0].instrumentation_scope or None
+        encoded = self._kind.official.scope(scope)
+        head = self._kind.scopes(scope=encoded, schema_url=(scope and scope.schema_url) or "")
+        bodies = [framed(_FIELD_2, self._item(item)) for item in items]
         return b"".join([head.SerializePartialToString(), *bodies])
 
-    def _span(self, span: ReadableSpan) -> Iterator[bytes]:
-        yield self._official.span(_WithoutAttributes(span)).SerializePartialToString()
-        for key, value in (_sdk_compat.attributes(span) or {}).items():
-            kind = type(value)
-            repeats = kind is int or kind is bool or (kind is str and len(value) <= _LONGEST)
-            yield self._remembered(key, value) if repeats else self._attribute(key, value)
+    def _item(self, item: Any) -> bytes:
+        parts = [self._kind.body(item)]
+        for key, value in (self._kind.attributes(item) or {}).items():
+            of = type(value)
+            repeats = of is int or of is bool or (of is str and len(value) <= _LONGEST)
+            parts.append(self._remembered(key, value) if repeats else self._attribute(key, value))
+        return b"".join(parts)
 
     def _attribute(self, key: str, value: Any) -> bytes:
-        """One attribute as a field of a span; nothing, after the official error, if it has no encoding."""
-        pairs = self._official.attributes({key: value})
-        return b"".join(framed(_FIELD_9, pair.SerializePartialToString()) for pair in pairs)
+        """One attribute as a field; nothing, after the official error, if it has no encoding."""
+        pairs = self._kind.official.attributes({key: value})
+        return b"".join(framed(self._kind.tag, pair.SerializePartialToString()) for pair in pairs)
 
 
-class _WithoutAttributes:
-    """A span whose attributes are encoded elsewhere."""
+def _span(official: _sdk_compat.Encoding, same: Callable[..., bytes], span: ReadableSpan) -> bytes:
+    """A span but for its attributes; by hand where it has no more than what every span has."""
+    own, parent = span.get_span_context(), span.parent
+    if own is None or own.trace_state or not _sdk_compat.is_bare(span):
+        return _message(official, _Without(span))
+    ids = [_TRACE_ID, own.trace_id.to_bytes(16, "big"), _SPAN_ID, own.span_id.to_bytes(8, "big")]
+    if parent:
+        ids += [_PARENT_ID, parent.span_id.to_bytes(8, "big")]
+    times = _START_AND_END.pack(_START, span.start_time or 0, _END, span.end_time or 0)
+    remote = parent is not None and parent.is_remote
+    return b"".join([*ids, times, same(span.name, span.kind, remote)])
 
-    __slots__ = ("_span",)
+
+def _name_kind_and_flags(
+    official: _sdk_compat.Encoding, name: str, kind: SpanKind, remote: bool
+) -> bytes:
+    """What is the same for all bare spans of a name: these three fields, and the empty status."""
+    context = _BARE_CONTEXTS[remote]
+    message = official.item(ReadableSpan(name, context=context, parent=context, kind=kind))
+    for field in ("trace_id", "span_id", "parent_span_id"):
+        message.ClearField(field)
+    return bytes(message.SerializePartialToString())
+
+
+def _log(official: _sdk_compat.Encoding, record: ReadableLogRecord) -> bytes:
+    return _message(official, _Without(record, log_record=_Without(record.log_record)))
+
+
+def _attributes_of_log(record: ReadableLogRecord) -> Mapping[str, Any] | None:
+    return record.log_record.attributes
+
+
+def _message(official: _sdk_compat.Encoding, item: Any) -> bytes:
+    return bytes(official.item(item).SerializePartialToString())
+
+
+class _Without:
+    """Something whose attributes are encoded elsewhere, with other values for some of its parts."""
+
     attributes: Mapping[str, Any] | None = None
 
-    def __init__(self, span: ReadableSpan) -> None:
-        self._span = span
+    def __init__(self, whole: Any, **parts: Any) -> None:
+        self._whole = whole
+        vars(self).update(parts)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._span, name)
+        return getattr(self._whole, name)
 
 
-def _grouped(
-    spans: Sequence[ReadableSpan], key: Callable[[ReadableSpan], object]
-) -> list[list[ReadableSpan]]:
-    """The spans by the object they share; comparing resources by value costs more than encoding a span."""
-    groups: dict[int, list[ReadableSpan]] = {}
-    for span in spans:
-        groups.setdefault(id(key(span)), []).append(span)
+def _grouped(items: Sequence[Any], key: Callable[[Any], object]) -> list[list[Any]]:
+    """The items by the object they share; to compare resources by value costs more than to encode."""
+    groups: dict[int, list[Any]] = {}
+    for item in items:
+        groups.setdefault(id(key(item)), []).append(item)
     return list(groups.values())
 
 

@@ -22,12 +22,17 @@ from otel_shim import counters
 from otel_shim._guard import guarded, logger
 
 _R = TypeVar("_R")
-_EXPORTER_LOGGERS = (
-    "opentelemetry.exporter.otlp.common.http",
-    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-    "opentelemetry.exporter.otlp.proto.http._log_exporter",
-    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
-)
+_EXPORTER_LOGGERS = {
+    "opentelemetry.exporter.otlp.common.http": "spans",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter": "spans",
+    "opentelemetry.exporter.otlp.proto.http._log_exporter": "logs",
+    "opentelemetry.exporter.otlp.proto.http.metric_exporter": "metrics",
+}
+"""The loggers of the exporters, and the signal of each."""
+_NEVER_HEARD_TO_SUCCEED = {"metrics"}
+"""Signals whose failures are all that is heard of them; they do not keep an outage from being over."""
+_TOGETHER_SECONDS = 120.0
+"""What fails within this time of the first belongs to the same outage; metrics are sent once a minute."""
 _FLUSH_SECONDS = 3.0
 """Longest time for which the end of a server waits for its last telemetry."""
 _QUEUE_LOGGER = "opentelemetry.sdk._shared_internal"
@@ -35,50 +40,63 @@ _QUEUE_FULL = "Queue full, dropping %s."
 
 
 class Outage:
-    """Whether export works, for all signals of the process together; warns when that changes."""
+    """Which signals cannot be exported; one warning for all that fail together.
+
+    A backend that takes no logs stays one warning, however often it refuses, while spans go through.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._since: float | None = None
+        self._failing: set[str] = set()
+        self._since = 0.0
         self._ending = False
 
     def end(self) -> None:
         """Note that the process ends: what cannot be exported now never will be."""
         self._ending = True
 
-    def final(self) -> bool:
-        """Whether nothing will be exported any more."""
-        return self._ending and self._since is not None
+    def final(self, signal: str) -> bool:
+        """Whether nothing of a signal will be exported any more."""
+        return self._ending and signal in self._failing
 
-    def failed(self, reason: str) -> None:
+    def failed(self, signal: str, reason: str) -> None:
         """Note a failure; the first of an outage is the one warning."""
+        if signal in self._failing:
+            return
+        now = time.monotonic()
         with self._lock:
-            first = self._since is None
-            if first:
-                self._since = time.monotonic()
+            first = not self._failing or now - self._since > _TOGETHER_SECONDS
+            self._failing.add(signal)
+            self._since = now if first else self._since
         if first:
             logger.warning(
-                "telemetry cannot be exported (%s); the application is unaffected, what is lost is "
-                "counted (otel_shim.counters_snapshot()), and this is said once for the outage",
+                "telemetry cannot be exported (%s: %s); the application is unaffected, what is lost "
+                "is counted (otel_shim.counters_snapshot()), and this is said once for the outage",
+                signal,
                 reason,
             )
 
-    def succeeded(self) -> None:
-        """Note a success; the first after an outage ends it."""
-        if self._since is None:  # without the lock: the common case is that nothing is wrong
+    def succeeded(self, signal: str) -> None:
+        """Note a success; the one after which nothing fails any more ends the outage."""
+        if (
+            signal not in self._failing
+        ):  # without the lock: the common case is that nothing is wrong
             return
         with self._lock:
-            since, self._since = self._since, None
-        if since is not None:
-            logger.info("telemetry is exported again after %.0f s", time.monotonic() - since)
+            self._failing.discard(signal)
+            over = self._failing <= _NEVER_HEARD_TO_SUCCEED
+            if over:
+                self._failing.clear()
+        if over:
+            logger.info("telemetry is exported again after %.0f s", time.monotonic() - self._since)
 
     def note(self, signal: str, count: int, success: bool) -> None:
         """Count a batch of a signal."""
         counters.add(f"{signal}_exported" if success else f"{signal}_export_failed", count)
         if success:
-            self.succeeded()
+            self.succeeded(signal)
         else:
-            self.failed(signal)
+            self.failed(signal, "refused")
 
 
 _outage = Outage()
@@ -87,11 +105,11 @@ _outage = Outage()
 def _counted(signal: str, export: Callable[[Any], _R], batch: Sequence[Any], failure: _R) -> _R:
     """Export a batch and count its records by result; an exception of the exporter is a failure."""
     try:
-        result = failure if _outage.final() else export(batch)
+        result = failure if _outage.final(signal) else export(batch)
     except Exception as error:  # noqa: BLE001 - an exporter may fail in any way
         if isinstance(error, (TypeError, ValueError)) and not isinstance(error, OSError):
             return _without_the_unencodable(signal, export, batch, failure)
-        _outage.failed(type(error).__name__)
+        _outage.failed(signal, type(error).__name__)
         result = failure
     _outage.note(signal, len(batch), result != failure)
     return result
@@ -153,11 +171,15 @@ class CountingLogExporter(LogRecordExporter):
 class _ToOutage(logging.Filter):
     """What an exporter would log for each failed attempt becomes part of the one warning."""
 
+    def __init__(self, signal: str) -> None:
+        super().__init__()
+        self._signal = signal
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Drop failures after noting them; let anything below a warning pass."""
         if record.levelno < logging.WARNING:
             return True
-        _outage.failed(record.getMessage()[:200])
+        _outage.failed(self._signal, record.getMessage()[:200])
         return False
 
 
@@ -180,8 +202,8 @@ def quiet_exporters() -> None:
     after the other.
     """
     atexit.register(_outage.end)  # runs before the exit of the providers, which exist already
-    for name in _EXPORTER_LOGGERS:
-        logging.getLogger(name).filters.insert(0, _ToOutage())
+    for name, signal in _EXPORTER_LOGGERS.items():
+        logging.getLogger(name).filters.insert(0, _ToOutage(signal))
     logging.getLogger(_QUEUE_LOGGER).filters.insert(0, _CountDrops())
 
 

@@ -61,6 +61,14 @@ def answering(status: str, body: bytes) -> Behaviour:
     return behave
 
 
+def only_spans(connection: socket.socket, fake: Fake, over: threading.Event) -> None:
+    """Takes spans, as a tracing backend does, and knows no other signal."""
+    while _request(connection, fake):
+        known = fake.paths[-1] == "/v1/traces"
+        status = b"200 OK" if known else b"404 Not Found"
+        connection.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
+
+
 def silent(connection: socket.socket, fake: Fake, over: threading.Event) -> None:
     """Accepts, and never says a word."""
     over.wait()

@@ -168,6 +168,28 @@ def test_an_outage_that_ends_is_said_and_the_next_is_warned_of_anew(
     assert len(complaints(desk)) == 2
 
 
+def test_a_backend_for_spans_alone_is_one_warning(stack: Stack, locked: Environment) -> None:
+    """Logs and metrics that nobody takes are said once; spans are delivered, the last ones at the end too."""
+    with collectors.listening(collectors.only_spans) as collector:
+        desk = start(stack, locked, collector.url)
+
+        def refused_often() -> bool:
+            assert desk.get("/async", PEOPLE[0].token).status_code == 200
+            paths = collector.paths
+            return paths.count("/v1/logs") > 3 and paths.count("/v1/metrics") > 3
+
+        server.eventually(refused_often, 30, "logs and metrics were refused several times")
+        counted = counters(desk)
+        assert counted["spans_exported"] > 0 and counted["logs_export_failed"] > 0
+        assert "spans_export_failed" not in counted and "logs_exported" not in counted
+        before = collector.paths.count("/v1/traces")
+        desk.stop(EXIT_SECONDS)
+        assert collector.paths.count("/v1/traces") > before
+        (warning,) = complaints(desk)
+        assert WARNING in warning
+        assert not server.lines_with(desk.log, "telemetry is exported again")
+
+
 def test_a_collector_that_says_yes_is_believed(stack: Stack, locked: Environment) -> None:
     """Junk under the status 200 changes nothing for the application; OTLP's success is the status."""
     with collectors.listening(collectors.answering("200 OK", collectors.JUNK)) as collector:

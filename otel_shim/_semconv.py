@@ -60,7 +60,6 @@ OPERATION_HTTP_REQUEST: Final = "http.request"
 METRIC_SAAS_STREAM_TIME_TO_FIRST_BYTE: Final = "saas.stream.time_to_first_byte"
 METRIC_SAAS_JOB_DURATION: Final = "saas.job.duration"
 METRIC_SAAS_QUEUE_DEPTH: Final = "saas.queue.depth"
-METRIC_SAAS_QUEUE_OLDEST_AGE: Final = "saas.queue.oldest.age"
 METRIC_SAAS_CALENDAR_DELAY: Final = "saas.calendar.delay"
 METRIC_SAAS_QUOTA_CONSUMPTIONS: Final = "saas.quota.consumptions"
 METRIC_SAAS_QUOTA_USED: Final = "saas.quota.used"
@@ -133,7 +132,6 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
         "Duration of a job, that is of an operation outside of any request; its count is the executions.",
     ),
     "saas.queue.depth": ("{item}", "Items that wait for a job."),
-    "saas.queue.oldest.age": ("s", "How long the oldest item has waited; 0 where none waits."),
     "saas.calendar.delay": (
         "s",
         "Time from a change in the product to its confirmation by the calendar.",
@@ -187,7 +185,6 @@ METRIC_ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
         )
     ),
     "saas.queue.depth": frozenset(("saas.queue.name",)),
-    "saas.queue.oldest.age": frozenset(("saas.queue.name",)),
     "saas.calendar.delay": frozenset(("error.type",)),
     "saas.quota.consumptions": frozenset(
         (

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from . import errors, seed
+from . import errors, metrics, optional_operations, seed
 from .database import make_async_engine, make_async_sessions
 from .middleware import RequestLog
 from .partner_service import make_client
@@ -50,6 +50,7 @@ logging.basicConfig(
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Make what needs a running event loop, and the data on the very first start."""
     await run_in_threadpool(seed.ensure)
+    metrics.install()
     async_engine = make_async_engine()
     # Not by fork: this process has threads.
     spawn = multiprocessing.get_context("spawn")
@@ -71,6 +72,7 @@ def create_app() -> FastAPI:
     app.add_middleware(RequestLog)
     for router in ROUTERS:
         app.include_router(router)
+    optional_operations.install(app)
     app.mount("/partner", partner.create_app())
     return app
 

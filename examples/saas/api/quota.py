@@ -5,6 +5,7 @@ import logging
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from . import metrics
 from .errors import AppError
 from .models import Usage
 
@@ -24,6 +25,7 @@ def consume(session: Session, org_id: str, feature: str) -> int:
     )
     left = session.execute(used_up).scalar()
     session.commit()
+    metrics.consumed(feature, granted=left is not None)
     if left is None:
         logger.error("quota of %s exceeded", feature, extra={"error_code": "quota_exceeded"})
         raise AppError(429, "quota_exceeded", f"the quota of {feature} is used up")

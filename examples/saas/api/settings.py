@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # Each database's driver for the synchronous engine and for the asyncio one.
 DRIVERS = {
@@ -13,10 +13,11 @@ DRIVERS = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where the API finds its database and its partner."""
+    """Where the API finds its database and its partner, and what its operators show."""
 
     database_url: str
     connector_url: str
+    operator_token: str = field(default="", repr=False)
 
     @property
     def database(self) -> str:
@@ -38,10 +39,13 @@ class Settings:
 
 
 def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read `SAAS_DATABASE_URL` (`sqlite:///…` or `postgresql+asyncpg://…`) and `SAAS_CONNECTOR_URL`."""
+    """Read `SAAS_DATABASE_URL` (`sqlite:///…`, `postgresql+asyncpg://…`), `SAAS_CONNECTOR_URL` and
+    `SAAS_OPERATOR_TOKEN`.
+    """
     return Settings(
         database_url=environ.get("SAAS_DATABASE_URL", "sqlite:///saas.db"),
         connector_url=environ.get("SAAS_CONNECTOR_URL", "http://127.0.0.1:8001"),
+        operator_token=environ.get("SAAS_OPERATOR_TOKEN", ""),
     )
 
 

@@ -18,6 +18,7 @@ from .. import partner_service
 from ..audit import write_note
 from ..database import AsyncDB, AsyncSessions
 from ..errors import AppError
+from ..metrics import calendar_confirms
 from ..models import Plan, Shift, User
 from ..optional_identity import named_operation
 from ..security import CurrentUser, require_role
@@ -121,7 +122,8 @@ async def publish_plan(
 async def publish(plan: Plan, session: AsyncSession, partner: httpx.AsyncClient) -> None:
     """Send the shifts to the partner and remember its references."""
     shifts = (await session.scalars(select(Shift).where(Shift.plan_id == plan.id))).all()
-    references = await partner_service.publish_shifts(partner, plan, shifts)
+    with calendar_confirms():
+        references = await partner_service.publish_shifts(partner, plan, shifts)
     plan.status = "published"
     plan.calendar_ref = ",".join(references)
     await session.commit()

@@ -1,0 +1,91 @@
+"""Figures of the product: quotas, the queue of privacy requests, the delay of calendars.
+
+Through OpenTelemetry's own API, which FastAPI depends on: without an SDK all of it does nothing. Nothing
+here names an organisation: what belongs to one is in its traces.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Observation
+from sqlalchemy import ColumnElement, case, func, select
+
+from .database import SessionLocal
+from .models import Organisation, PrivacyRequest, Usage
+from .optional_operations import unwatched
+
+Observe = Callable[[CallbackOptions], Iterable[Observation]]
+
+meter = metrics.get_meter("roster")
+consumptions = meter.create_counter(
+    "saas.quota.consumptions", "{use}", "Uses of a metered feature."
+)
+calendar_delay = meter.create_histogram(
+    "saas.calendar.delay",
+    "s",
+    "From publishing a plan to the calendars' confirmation.",
+    explicit_bucket_boundaries_advisory=[0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10, 30, 60, 300],
+)
+
+USED = func.sum(Usage.used)
+LIMIT = func.sum(Usage.quota)
+EXHAUSTED = func.sum(case((Usage.used >= Usage.quota, 1), else_=0))
+
+
+def consumed(feature: str, granted: bool) -> None:
+    """Count a use of a metered feature, or that it was refused."""
+    outcome = "granted" if granted else "refused"
+    consumptions.add(1, {"saas.quota.feature": feature, "saas.quota.outcome": outcome})
+
+
+@contextmanager
+def calendar_confirms() -> Iterator[None]:
+    """Time how long the calendars take to confirm what the block sends them."""
+    began = time.monotonic()
+    failed: Mapping[str, str] = {}
+    try:
+        yield
+    except Exception as error:
+        failed = {"error.type": type(error).__qualname__}
+        raise
+    finally:
+        calendar_delay.record(time.monotonic() - began, failed)
+
+
+def _quotas(figure: ColumnElement[int]) -> Observe:
+    """Reads a figure of the quotas by feature and plan."""
+    statement = (
+        select(Usage.feature, Organisation.plan, figure)
+        .join(Organisation, Organisation.id == Usage.org_id)
+        .group_by(Usage.feature, Organisation.plan)
+    )
+
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        with unwatched(), SessionLocal() as session:
+            return [
+                Observation(int(value), {"saas.quota.feature": feature, "saas.plan": plan})
+                for feature, plan, value in session.execute(statement)
+            ]
+
+    return observe
+
+
+def _waiting(_: CallbackOptions) -> Iterable[Observation]:
+    """How many privacy requests are open."""
+    statement = select(func.count()).where(PrivacyRequest.status == "open")
+    with unwatched(), SessionLocal() as session:
+        waiting = session.scalar(statement) or 0
+    return [Observation(waiting, {"saas.queue.name": "privacy.requests"})]
+
+
+def install() -> None:
+    """Have quotas and queue read each time that metrics are exported; once the tables are there."""
+    for name, unit, figure in (
+        ("saas.quota.used", "{use}", USED),
+        ("saas.quota.limit", "{use}", LIMIT),
+        ("saas.quota.exhausted", "{organisation}", EXHAUSTED),
+    ):
+        meter.create_observable_gauge(name, [_quotas(figure)], unit)
+    meter.create_observable_gauge("saas.queue.depth", [_waiting], "{item}")

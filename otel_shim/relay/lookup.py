@@ -27,7 +27,13 @@ class _Backend:
 
 
 class Lookup:
-    """Asks the backends of the settings."""
+    """Asks the backends of the settings.
+
+    One question may ask two backends in turn. `SHARE` of the budget for each leaves time to note that
+    both are silent, so that the next batch does not wait for them.
+    """
+
+    SHARE = 0.45
 
     def __init__(self, settings: Settings, client: httpx.AsyncClient, measures: Measures) -> None:
         self._settings = settings
@@ -47,19 +53,12 @@ class Lookup:
             _, late = await asyncio.wait(tasks.values(), timeout=self._settings.budget)
             for task in late:
                 task.cancel()
-            self._after_timeout(bool(late))
         return [self._answer(tasks[_key(item)]) for item in questions]
 
     def _answer(self, task: asyncio.Task[Finding]) -> Finding:
         if not task.done():
             return Finding(reason=f"no answer within {self._settings.budget:g} s")
         return task.result()
-
-    def _after_timeout(self, late: bool) -> None:
-        """A backend that is silent is left alone too, or every batch would wait for it."""
-        for backend in (self._exemplars, self._search):
-            if late and backend is not None and backend.rests_until == 0:
-                self._rest(backend)
 
     def _rest(self, backend: _Backend) -> None:
         backend.rests_until = time.monotonic() + self._settings.pause

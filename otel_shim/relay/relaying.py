@@ -32,7 +32,7 @@ class Relaying:
         """The batch to pass on and its number of alerts; never raises."""
         count = 1
         try:
-            batch = json.loads(body)
+            batch = _batch(body)
             count = len(batch)
             return json.dumps(await self._enriched(batch)).encode(), count
         except Exception:  # a page matters more than its ids
@@ -82,6 +82,13 @@ class Relaying:
         except sqlite3.Error as error:
             self._measures.add("errors")
             _logger.warning("ids are not remembered: %s", error)
+
+
+def _batch(body: bytes) -> list[Alert]:
+    batch = json.loads(body)
+    if not isinstance(batch, list):
+        raise TypeError("not a list of alerts")
+    return batch
 
 
 def _remembered(alert: Alert, finding: Finding, now: float) -> Remembered:

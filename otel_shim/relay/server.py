@@ -79,8 +79,7 @@ class Relay:
 
 def create_app(settings: Settings) -> Starlette:
     """The application."""
-    # The budget of a batch bounds the look-ups; this one ends those that were given up.
-    client = httpx.AsyncClient(timeout=settings.budget, trust_env=False)
+    client = httpx.AsyncClient(timeout=settings.budget * Lookup.SHARE, trust_env=False)
     relay = Relay(settings, client)
 
     @contextlib.asynccontextmanager

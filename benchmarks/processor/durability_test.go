@@ -69,27 +69,6 @@ func TestEveryAcknowledgedSpanSurvivesSIGKILL(t *testing.T) {
 	}
 }
 
-// sendAll sends all batches in order from several connections, each until it is acknowledged.
-func sendAll(traffic *traffic, addresses []string, taken func()) {
-	queue := make(chan []byte)
-	var workers sync.WaitGroup
-	for n := range senders {
-		workers.Go(func() {
-			to := dial(addresses[n%len(addresses)])
-			defer to.connection.Close()
-			for payload := range queue {
-				to.exportUntilTaken(payload)
-				taken()
-			}
-		})
-	}
-	for _, b := range traffic.batches {
-		queue <- b.payload
-	}
-	close(queue)
-	workers.Wait()
-}
-
 // locked asks while nothing is being received.
 func locked[T any](s *sink, ask func() T) T {
 	s.mu.Lock()

@@ -185,6 +185,9 @@ func identify(attributes pcommon.Map, trace int) {
 
 func orgOf(trace int) string { return fmt.Sprintf("org-%04d", trace%organisations) }
 
+// newRandom is the same each time.
+func newRandom() *rand.Rand { return rand.New(rand.NewPCG(1, 1)) }
+
 func traceID(trace int) (id pcommon.TraceID) {
 	binary.BigEndian.PutUint64(id[:8], uint64(trace+1))
 	binary.BigEndian.PutUint64(id[8:], uint64(trace+1)*0x9e3779b97f4a7c15)

@@ -16,7 +16,9 @@ CONFIG = ROOT / "collector-config"
 GATEWAY = CONFIG / "gateway.yaml"
 README = CONFIG / "README.md"
 BACKENDS = sorted((CONFIG / "backends").glob("*.yaml"))
-FILES = [GATEWAY, *BACKENDS]
+OVERLAYS = [CONFIG / "sampling.yaml", CONFIG / "durable.yaml"]
+BALANCER = CONFIG / "balancer.yaml"
+FILES = [GATEWAY, *OVERLAYS, BALANCER, *BACKENDS]
 
 # `${env:NAME:-default}`, as the Collector's environment provider reads it.
 VARIABLE = re.compile(r"\$\{env:(\w+)(?::-([^}]*))?\}")
@@ -80,6 +82,23 @@ def test_the_gateway_with_any_set_of_backends_is_valid(
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("backend", BACKENDS, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "overlays", [[OVERLAYS[0]], [OVERLAYS[1]], OVERLAYS, OVERLAYS[::-1]], ids=names
+)
+def test_overlays_are_valid_in_any_order_with_any_backend(
+    otelcol: Path, overlays: list[Path], backend: Path
+) -> None:
+    result = validate(otelcol, [GATEWAY, *overlays, backend])
+    assert result.returncode == 0, result.stderr
+
+
+def test_kept_spans_bypass_the_sampler_and_come_out_once() -> None:
+    pipelines = load(OVERLAYS[0])["service"]["pipelines"]
+    assert "tail_sampling" not in pipelines["traces/kept"]["processors"]
+    assert pipelines["traces/sampled"]["processors"] == ["tail_sampling", "filter/bypassed"]
+
+
 @pytest.mark.parametrize("files", readme_combinations(), ids=names)
 def test_every_command_of_the_readme_is_valid(otelcol: Path, files: list[Path]) -> None:
     result = validate(otelcol, files)
@@ -120,7 +139,7 @@ def test_every_address_is_loopback_by_default() -> None:
         if re.search(r"\d\.\d", default)
     ]
     assert addresses
-    assert all(re.match(r"(http://)?127\.0\.0\.1(:\d+)?$", address) for address in addresses)
+    assert all(re.match(r"\[?(http://)?127\.0\.0\.1(:\d+)?\]?$", address) for address in addresses)
 
 
 def test_metric_dimensions_are_permitted_by_the_contract() -> None:

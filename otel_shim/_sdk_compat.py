@@ -24,6 +24,7 @@ from opentelemetry.sdk.metrics._internal.aggregation import (
 )
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.metrics.view import View
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
 from opentelemetry.trace import StatusCode
@@ -230,6 +231,15 @@ def boundaries(instrument: Any) -> tuple[float, ...]:
     """The boundaries that a histogram was made with; where it has none, OpenTelemetry's default."""
     advised = instrument._advisory.explicit_bucket_boundaries
     return tuple(_DEFAULT_BOUNDARIES if advised is None else advised)
+
+
+def complete_resource(provider: Any, attributes: Mapping[str, Scalar]) -> None:
+    """Add to a provider's resource what it lacks; the API takes a resource only when it is made."""
+    if not hasattr(provider, "_update_resource"):  # no provider of the SDK
+        return
+    held = getattr(provider, "_resource", None) or provider._sdk_config.resource
+    lacking = {key: value for key, value in attributes.items() if key not in held.attributes}
+    provider._update_resource(Resource(lacking))
 
 
 def swap_providers(tracers: Any, loggers: Any) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ Own keys stand under ``distribution.otel_shim``; instrumentors may be switched o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from otel_shim import environment_variables
 
 _PREFIX = "OTEL_SHIM_"
+_PARSER_LOG = logging.getLogger("opentelemetry.configuration.file._loader")
+"""Logs a traceback for what it raises; the one error of ours says it."""
 _KNOWN = frozenset(name for name in vars(environment_variables) if name.startswith(_PREFIX))
 
 
@@ -36,11 +39,14 @@ def read(path: str) -> FileSettings:
         # Optional: only who sets OTEL_CONFIG_FILE needs the package.
         from opentelemetry.configuration import load_config_file  # noqa: PLC0415
 
+        _PARSER_LOG.disabled = True
         model = load_config_file(path)
     except ImportError as error:
         raise ConfigFileError(f"pip install 'otel-shim[config-file]' ({error})") from error
     except Exception as error:
         raise ConfigFileError(f"{type(error).__name__}: {error}") from error
+    finally:
+        _PARSER_LOG.disabled = False
     own = _section(getattr(model.distribution, "additional_properties", None), "otel_shim")
     return from_sections(own, _python(model.instrumentation_development))
 

@@ -9,9 +9,11 @@ The hooks run whichever distro won, so processors are attached there too, once.
 from __future__ import annotations
 
 import functools
+import logging
 import os
-import sys
+import re
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -31,6 +33,9 @@ from opentelemetry.instrumentation.environment_variables import (
     OTEL_PYTHON_DISABLED_INSTRUMENTATIONS,
     OTEL_PYTHON_DISTRO,
 )
+from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
+    BaseInstrumentor,
+)
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.environment_variables import (
@@ -41,6 +46,7 @@ from opentelemetry.sdk.environment_variables import (
 )
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.semconv._incubating.attributes.service_attributes import SERVICE_INSTANCE_ID
 from opentelemetry.semconv._incubating.attributes.telemetry_attributes import (
     TELEMETRY_DISTRO_NAME,
     TELEMETRY_DISTRO_VERSION,
@@ -61,13 +67,16 @@ from otel_shim.signals.propagation import EdgePropagator
 from otel_shim.signals.spans import IdentitySpanProcessor
 
 NAME = "otel_shim"
+_LOADER = "opentelemetry.instrumentation.auto_instrumentation._load"
+_OURS_LOADED = re.compile(rf"not loaded(, {NAME} already loaded| because {NAME} is set )")
+_SEMCONV = "OTEL_SEMCONV_STABILITY_OPT_IN"
 _DEFAULTS = {
     OTEL_PYTHON_CONFIGURATOR: NAME,
     OTEL_TRACES_EXPORTER: "otlp",
     OTEL_METRICS_EXPORTER: "otlp",
     OTEL_LOGS_EXPORTER: "otlp",
     OTEL_EXPORTER_OTLP_PROTOCOL: "http/protobuf",  # survives a fork; gRPC channels do not
-    "OTEL_SEMCONV_STABILITY_OPT_IN": "http,database",
+    _SEMCONV: "http,database",
 }
 
 
@@ -120,16 +129,65 @@ class ShimDistro(BaseDistro):  # type: ignore[misc]
 
     def _configure(self, **kwargs: Any) -> None:
         set_defaults(os.environ)
+        _quiet_loader()
 
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
         """Load an official instrumentor, unless ours or the framework's own telemetry takes its place."""
         wired = wiring()
-        if wired.takes(entry_point.name) or not wired.wants(entry_point.name):
-            return
-        if entry_point.name == "fastapi":
-            kwargs.setdefault("exclude_spans", ["receive", "send"])
-            kwargs.setdefault("meter_provider", NoOpMeterProvider())  # ours know role and plan
-        super().load_instrumentor(entry_point, **kwargs)
+        if wired.wants(entry_point.name) and not wired.takes(entry_point.name):
+            super().load_instrumentor(entry_point, **kwargs)
+
+
+_instrument = BaseInstrumentor.instrument
+
+
+def _steer_instrumentors(wired: Wiring) -> None:
+    """Steer what the loader does with official instrumentors, whichever distro won.
+
+    Those whose work is done otherwise are left out: to undo them afterwards would come too late, since
+    modules that were imported meanwhile keep what was wrapped. FastAPI's is given our options.
+    """
+    installed = entry_points(group="opentelemetry_instrumentor")
+    names = {entry_point.module: entry_point.name for entry_point in installed}
+
+    def instrument(self: BaseInstrumentor, **kwargs: Any) -> Any:
+        name = names.get(type(self).__module__, "")
+        if wired.takes(name) or not wired.wants(name):
+            return None
+        options = _fastapi_options() if name == "fastapi" else {}
+        return _instrument(self, **{**options, **kwargs})
+
+    BaseInstrumentor.instrument = instrument
+
+
+class _Taken(logging.Filter):
+    """What the loader says about those whose work ours do: that they are not loaded."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drop it; of others, that they take no part is to be known."""
+        message = record.getMessage()
+        if message.startswith("Configuration of ") and _OURS_LOADED.search(message):
+            return False
+        return not wiring().takes(message.partition(" only instruments ")[0])
+
+
+def _quiet_loader() -> None:
+    loader = logging.getLogger(_LOADER)
+    if not any(isinstance(each, _Taken) for each in loader.filters):
+        loader.addFilter(_Taken())
+
+
+def _fastapi_options() -> dict[str, Any]:
+    """One server span a request, with the attributes of FastAPI's own telemetry; our own metrics."""
+    return {
+        "exclude_spans": ["receive", "send"],
+        "server_request_hook": starlette.align,
+        "meter_provider": NoOpMeterProvider(),  # ours know role and plan
+    }
+
+
+_unapplied: list[str] = []
+"""What was wrong with the configuration file, until there is a log to say it in."""
 
 
 class ShimConfigurator(_sdk_compat.SDKConfigurator):
@@ -137,29 +195,39 @@ class ShimConfigurator(_sdk_compat.SDKConfigurator):
 
     def _configure(self, **kwargs: Any) -> None:
         set_defaults(os.environ)  # where another distro won, or a misspelt one
+        _quiet_loader()
         wiring()
         if not os.environ.get(OTEL_CONFIG_FILE):
             return self._from_environment(**kwargs)
         try:
             super()._configure()  # type: ignore[no-untyped-call]
+            _complete_resources()
         except Exception as error:  # noqa: BLE001 - a broken file must not leave the app without telemetry
             path = os.environ.pop(OTEL_CONFIG_FILE)
-            logger.error(
-                "%s=%s cannot be applied, what it left open comes from the environment: %s: %s",
-                OTEL_CONFIG_FILE,
-                path,
-                type(error).__name__,
-                error,
+            _unapplied.append(
+                f"{OTEL_CONFIG_FILE}={path} cannot be applied, what it left open comes from the "
+                f"environment: {type(error).__name__}: {error}"
             )
             self._from_environment(**kwargs)
         return None
 
     def _from_environment(self, **kwargs: Any) -> None:
-        attributes_of_distro = {
-            TELEMETRY_DISTRO_NAME: "otel-shim",
-            TELEMETRY_DISTRO_VERSION: version("otel-shim"),
-        }
-        super()._configure(resource_attributes=attributes_of_distro, **kwargs)  # type: ignore[no-untyped-call]
+        super()._configure(resource_attributes=_about_the_distro(), **kwargs)  # type: ignore[no-untyped-call]
+
+
+def _about_the_distro() -> dict[str, str]:
+    return {
+        TELEMETRY_DISTRO_NAME: "otel-shim",
+        TELEMETRY_DISTRO_VERSION: version("otel-shim"),
+    }
+
+
+def _complete_resources() -> None:
+    """Add what a configuration file leaves out and the environment's way has: above all the process."""
+    attributes = {**_about_the_distro(), SERVICE_INSTANCE_ID: str(uuid.uuid4())}
+    _sdk_compat.complete_resource(trace.get_tracer_provider(), attributes)
+    _sdk_compat.complete_resource(_logs.get_logger_provider(), attributes)
+    _sdk_compat.complete_resource(metrics_api.get_meter_provider(), attributes)
 
 
 def set_defaults(environ: MutableMapping[str, str]) -> None:
@@ -175,9 +243,11 @@ def pre_instrument() -> None:
     if not wired.active:
         return
     settings = wired.settings
+    os.environ.setdefault(_SEMCONV, _DEFAULTS[_SEMCONV])  # where another distro won
+    _steer_instrumentors(wired)
     if wired.wants("logging"):
         logs.take_records(settings.log_format, os.environ.get(OTEL_SERVICE_NAME, ""))
-    for error in (*settings.errors, *_misspelt(os.environ)):
+    for error in (*settings.errors, *_unapplied, *_misspelt(os.environ)):
         logger.error("%s", error)
     _use_identity(settings)
     _attach_processors()
@@ -231,21 +301,12 @@ def _metrics_token(settings: Config) -> str | None:
 
 @guarded(default=None)
 def post_instrument() -> None:
-    """Undo what another distro instrumented twice, and say once that the shim is at work."""
+    """Let the application instrument what it likes, and say once that the shim is at work."""
     wired = wiring()
     if not wired.active:
         return
-    for entry_point in entry_points(group="opentelemetry_instrumentor"):
-        if wired.takes(entry_point.name) and entry_point.module in sys.modules:
-            _undo(entry_point)
+    BaseInstrumentor.instrument = _instrument
     logger.info("otel-shim is active in process %d", os.getpid())
-
-
-def _undo(entry_point: EntryPoint) -> None:
-    instrumentor = entry_point.load()()
-    if instrumentor.is_instrumented_by_opentelemetry:
-        instrumentor.uninstrument()
-        logger.info("took %s over from the official instrumentor", entry_point.name)
 
 
 def _misspelt(environ: Mapping[str, str]) -> Iterator[str]:

@@ -1,4 +1,8 @@
-"""Starlette without FastAPI: the official ASGI middleware around each application, inside our wrapper."""
+"""Starlette without FastAPI: the official ASGI middleware around each application, inside our wrapper.
+
+Also what that middleware says otherwise than FastAPI's own telemetry, so that a server span has the same
+attributes whichever made it.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +12,29 @@ from typing import Any
 import wrapt
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.trace import Span
+from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS, CLIENT_PORT
 from opentelemetry.semconv.attributes.http_attributes import HTTP_ROUTE
-from opentelemetry.trace import get_current_span
+from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS
+from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
+from opentelemetry.trace import Span as ApiSpan
 
+from otel_shim import _sdk_compat
 from otel_shim._guard import guarded
 from otel_shim.capture.asgi import (
     RESOLUTION,
-    STARTS,
     App,
     ASGIScope,
     Capture,
-    Message,
     Receive,
     Send,
 )
+from otel_shim.capture.resolver import Resolution
 
 _FASTAPI_TRACED = "fastapi.telemetry"
 _TRACED = "_otel_shim_traced"
+_ABOUT_THE_CLIENT = (CLIENT_ADDRESS, CLIENT_PORT, USER_AGENT_ORIGINAL)
+"""What FastAPI's own telemetry leaves out: it tells people apart without their consent."""
 
 
 def install(capture: Capture) -> None:
@@ -32,6 +42,7 @@ def install(capture: Capture) -> None:
     wrapt.register_post_import_hook(
         lambda module: _wrap(module.Starlette, capture), "starlette.applications"
     )
+    wrapt.register_post_import_hook(_watch_routes, "starlette.routing")
 
 
 @guarded(default=None)
@@ -39,9 +50,7 @@ def _wrap(app: Any, capture: Capture) -> None:
     handle = app.__call__
 
     async def call(self: Any, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        if (
-            scope["type"] == "lifespan" or RESOLUTION in scope
-        ):  # FastAPI is a Starlette: it came first
+        if RESOLUTION in scope or _is_fastapi(self.__class__):
             await handle(self, scope, receive, send)
             return
         traced = getattr(self, _TRACED, None)
@@ -56,21 +65,19 @@ def _wrap(app: Any, capture: Capture) -> None:
     app.__call__ = functools.wraps(handle)(call)
 
 
+@functools.cache
+def _is_fastapi(kind: type) -> bool:
+    """FastAPI is a Starlette too: traced already, or switched off."""
+    return any(base.__module__ == "fastapi.applications" for base in kind.__mro__)
+
+
 def _traced(app: App) -> App:
-    """The official middleware around an application that names the span by its route."""
-
-    async def routed(scope: ASGIScope, receive: Receive, send: Send) -> None:
-        async def respond(message: Message) -> None:
-            if message["type"] in STARTS:
-                _name(scope)
-            await send(message)
-
-        await app(scope, receive, respond)
-
+    """The official middleware around an application."""
     return OpenTelemetryMiddleware(
-        routed,
+        app,
         default_span_details=_details,
         exclude_spans=["receive", "send"],
+        server_request_hook=align,
         meter_provider=NoOpMeterProvider(),  # ours take the place of its metrics
     )
 
@@ -81,10 +88,44 @@ def _details(scope: ASGIScope) -> tuple[str, dict[str, Any]]:
 
 
 @guarded(default=None)
-def _name(scope: ASGIScope) -> None:
-    path = getattr(scope.get("route"), "path", None)
-    if isinstance(path, str):
-        route = scope.get("root_path", "").removesuffix("/") + path
-        span = get_current_span()
-        span.set_attribute(HTTP_ROUTE, route)
-        span.update_name(f"{_details(scope)[0]} {route}")
+def align(span: ApiSpan, scope: ASGIScope) -> None:
+    """Give a server span of the official middleware the attributes that FastAPI's own telemetry has."""
+    if not isinstance(span, Span):  # not recorded
+        return
+    _sdk_compat.remove_attributes(span, _ABOUT_THE_CLIENT)
+    server = scope.get("server")
+    if server:
+        span.set_attribute(SERVER_ADDRESS, server[0])  # the middleware adds the port to it
+
+
+@guarded(default=None)
+def _watch_routes(module: Any) -> None:
+    """Look at each request where its route is known: after all middleware, before the endpoint."""
+    for kind in (module.Route, module.WebSocketRoute):
+        _watch(kind)
+
+
+def _watch(kind: Any) -> None:
+    handle = kind.handle
+
+    async def routed(self: Any, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        _enter(self, scope)
+        await handle(self, scope, receive, send)
+
+    kind.handle = functools.wraps(handle)(routed)
+
+
+@guarded(default=None)
+def _enter(route: Any, scope: ASGIScope) -> None:
+    """Name the span by its route, and read who asks: middleware has left it in the scope by now."""
+    resolution = scope.get(RESOLUTION)
+    if not isinstance(resolution, Resolution):
+        return
+    if not hasattr(route, "dependant"):  # FastAPI's solver tells when who asks is known
+        resolution.follow(scope)
+        resolution.from_scope(path=True)
+    span = resolution.span()
+    if span is not None and scope.get(_FASTAPI_TRACED, span) is None:  # FastAPI's it names itself
+        name = scope.get("root_path", "").removesuffix("/") + route.path
+        span.set_attribute(HTTP_ROUTE, name)
+        span.update_name(f"{_details(scope)[0]} {name}")

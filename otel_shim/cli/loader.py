@@ -202,7 +202,7 @@ def active(entry_point: EntryPoint) -> bool:
 
 
 def _replacement(name: str) -> str:
-    if name in ("fastapi", "starlette"):
+    if name == "fastapi":
         return "FastAPI's own telemetry does its work"
     return "otel_shim's own capture does its work"
 

@@ -11,10 +11,10 @@ import pytest
 from tests.wheel import build_wheel, run_uv
 
 ENTRY_POINTS = {
-    "opentelemetry_distro": "otel_shim.distro:ShimDistro",
-    "opentelemetry_configurator": "otel_shim.distro:ShimConfigurator",
-    "opentelemetry_pre_instrument": "otel_shim.distro:pre_instrument",
-    "opentelemetry_post_instrument": "otel_shim.distro:post_instrument",
+    "opentelemetry_distro": "otel_shim.entry:ShimDistro",
+    "opentelemetry_configurator": "otel_shim.entry:ShimConfigurator",
+    "opentelemetry_pre_instrument": "otel_shim.entry:pre_instrument",
+    "opentelemetry_post_instrument": "otel_shim.entry:post_instrument",
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from examples.saas.demo.stack import Stack, running
 
-from . import environments, server
+from . import environments, matrix, server
 from .environments import Environment
 
 
@@ -31,3 +31,11 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     """Processes of one test, stopped at its end; their working directory is the test's own."""
     with running(tmp_path) as started:
         yield started
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the matrix, where any of its cells was run."""
+    if matrix.results:
+        terminalreporter.section("loader x server x framework")
+        for line in matrix.table():
+            terminalreporter.line(line)

@@ -151,10 +151,10 @@ def start(
     """Start an application and wait until it serves."""
     (port,) = free_ports(1)
     process = stack.start(uvicorn(environment, app, port, workers, env))
-    return _ready(port, process)
+    return ready(port, process)
 
 
-def _ready(port: int, process: Running) -> Server:
+def ready(port: int, process: Running) -> Server:
     """Wait until a started application serves."""
 
     def serves() -> bool:
@@ -174,7 +174,7 @@ def start_together(
         stack.start(uvicorn(environment, "apps.desk:app", port, count, env))
         for port, count in zip(ports, workers, strict=True)
     ]
-    return [_ready(port, process) for port, process in zip(ports, started, strict=True)]
+    return [ready(port, process) for port, process in zip(ports, started, strict=True)]
 
 
 def fill_database(environment: Environment, out: Path) -> None:

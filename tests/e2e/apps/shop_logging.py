@@ -1,0 +1,89 @@
+"""The ways in which applications set up logging, each as its documentation says."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import os
+import sys
+from collections.abc import Callable
+
+Log = Callable[[str, int], None]
+CODE = "out_of_paper"
+
+
+def set_up(way: str) -> Log:
+    """Set logging up in this way; gives what logs an error about an order."""
+    return WAYS[way]()
+
+
+def basic() -> Log:
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+    return standard(logging.getLogger("shop"))
+
+
+def by_dict() -> Log:
+    """Replaces the handlers of root and uvicorn, as a production configuration does."""
+    to_console = {"handlers": ["console"], "level": "INFO", "propagate": False}
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+            "handlers": {
+                "console": {
+                    "class": "logging.StreamHandler",
+                    "formatter": "plain",
+                    "stream": "ext://sys.stdout",
+                }
+            },
+            "root": {"handlers": ["console"], "level": "INFO"},
+            "loggers": dict.fromkeys(("shop", "uvicorn", "uvicorn.access"), to_console),
+        }
+    )
+    return standard(logging.getLogger("shop"))
+
+
+def by_structlog() -> Log:
+    """Structlog over the standard library, as its documentation recommends for existing applications."""
+    import structlog  # type: ignore[import-not-found]
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.render_to_log_kwargs,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    log = structlog.get_logger("shop")
+    return lambda text, order: log.error(text, order=order, pid=os.getpid(), error_code=CODE)
+
+
+def by_loguru() -> Log:
+    """Loguru as it is imported: it writes to standard error by itself."""
+    from loguru import logger  # type: ignore[import-not-found]
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+
+    def log(text: str, order: int) -> None:
+        logger.bind(order=order, pid=os.getpid(), error_code=CODE).error(text)
+
+    return log
+
+
+def standard(logger: logging.Logger) -> Log:
+    def log(text: str, order: int) -> None:
+        logger.error(text, extra={"order": order, "pid": os.getpid(), "error_code": CODE})
+
+    return log
+
+
+WAYS: dict[str, Callable[[], Log]] = {
+    "basic": basic,
+    "dict": by_dict,
+    "structlog": by_structlog,
+    "loguru": by_loguru,
+}

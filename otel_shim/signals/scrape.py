@@ -201,7 +201,7 @@ class Publisher:
         threading.Thread(
             target=self._server.serve_forever, name="otel-shim-metrics-server", daemon=True
         ).start()
-        logger.info("/metrics is served on %s:%d", *self._address)
+        logger.info("/metrics is served on %s:%d by process %d", *self._address, os.getpid())
 
     def text(self) -> str:
         """The text of a scrape."""
@@ -218,6 +218,8 @@ class Publisher:
 def _handler(publisher: Publisher) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = _ANSWER_SECONDS
+        disable_nagle_algorithm = True
+        wbufsize = -1  # the answer leaves as one, not headers first
         server_version = "otel-shim"
         sys_version = ""
 

@@ -89,6 +89,8 @@ def apply_sourced(root: context.LocalRoot, values: Mapping[str, str]) -> None:
     with root.binding:
         scope = root.scope
         taken = values.keys() - scope.bound().known_fields()
+        if "user_id" not in taken:  # it says what the actor is that was not taken
+            taken -= {"actor_type"}
         if taken and not scope.mixed:
             found = identity_from({name: values[name] for name in taken})
             scope.sourced |= taken

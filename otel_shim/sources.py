@@ -55,24 +55,38 @@ class Source:
 
 _USERS = ("current_user", "user", "get_current_user", "get_current_active_user", "auth_user")
 _ORGS = ("current_org", "org", "organisation", "organization", "current_tenant", "tenant")
+_ORG_IDS = (
+    "org_id",
+    "organisation_id",
+    "organization_id",
+    "tenant_id",
+    "account_id",
+    "company_id",
+)
+API_KEYS = ("current_api_key", "api_key", "get_api_key", "get_current_api_key")
+"""Dependencies whose result is a machine's key: an object with an id, never the key itself."""
 
 
-def _default(field: str, user: Iterable[str], org: Iterable[str] = ()) -> str:
+def _default(
+    field: str, user: Iterable[str], org: Iterable[str] = (), key: Iterable[str] = ()
+) -> str:
     users = [f"dependency:{name}.{path}" for name in _USERS for path in user]
     orgs = [f"dependency:{name}.{path}" for name in _ORGS for path in org]
     state = [f"state:user.{path}" for path in user] + [f"state:{o}.{p}" for o in _ORGS for p in org]
     scope = [f"user:{path}" for path in user]
     plain = ["state:org_id", "state:tenant_id"] if field == "org_id" else [f"state:{field}"]
-    return ",".join(users + orgs + state + plain + scope)
+    keys = [f"dependency:{name}.{path}" for name in API_KEYS for path in key]
+    return ",".join(users + orgs + state + plain + scope + keys)
 
 
 DEFAULTS: Mapping[str, str] = {
     "org_id": _default(
         "org_id",
-        ("org_id", "organisation_id", "organization_id", "tenant_id", "account_id", "company_id"),
+        _ORG_IDS,
         ("id",),
+        _ORG_IDS,
     ),
-    "user_id": _default("user_id", ("id", "user_id", "sub")),
+    "user_id": _default("user_id", ("id", "user_id", "sub"), key=("id", "key_id")),
     "actor_role": _default("actor_role", ("role",)),
     "plan": _default("plan", ("plan", "org_plan"), ("plan",)),
 }

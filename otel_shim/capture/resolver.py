@@ -7,6 +7,7 @@ from typing import Any
 
 from opentelemetry.sdk.trace import Span
 
+from otel_shim import _semconv as semconv
 from otel_shim import binding, context, sources
 from otel_shim._guard import guarded, logger
 from otel_shim.sources import Source
@@ -131,4 +132,13 @@ class Resolution:
         for field, (source, _) in best.items():
             self._ranks[field] = source.rank
             self._resolver.report(source)
-        binding.apply_sourced(root, {field: text for field, (_, text) in best.items()})
+        values = {field: text for field, (_, text) in best.items()}
+        if actor := best.get("user_id"):
+            values["actor_type"] = _actor_type(actor[0])
+        binding.apply_sourced(root, values)
+
+
+def _actor_type(source: Source) -> str:
+    """Whether a source of the actor's id speaks of a person or of a machine."""
+    machine = source.kind == "dependency" and source.path[0] in sources.API_KEYS
+    return semconv.SAAS_ACTOR_TYPE_API_KEY if machine else semconv.SAAS_ACTOR_TYPE_USER

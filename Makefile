@@ -36,12 +36,24 @@ go-test: setup ## Go tests of the processor, with the race detector where there 
 	if command -v cc >/dev/null; then CGO_ENABLED=1 go test -race ./...; else CGO_ENABLED=0 go test ./...; fi
 
 .PHONY: contract
-contract: setup binaries ## What the rooms promise each other: names, golden files, configurations
+contract: setup binaries monitoring-binaries ## What the rooms promise each other: names, golden files, configurations
 	@$(RUN) pytest tests/contract
 
 .PHONY: e2e
 e2e: setup binaries envs ## Real launcher, Collector and Jaeger
 	@$(RUN) pytest tests/e2e
+
+.PHONY: simulate
+simulate: setup binaries monitoring-binaries envs ## Make each alert fire, be delivered and resolve, on real programs (HEALTHY=300: seconds without a fault first)
+	@$(RUN) python -m monitoring.simulation --healthy $(or $(HEALTHY),20)
+
+.PHONY: rules-test
+rules-test: setup monitoring-binaries ## Test the alert rules with promtool
+	@.build/bin/promtool test rules monitoring/tests/*.yaml
+
+.PHONY: relay-load
+relay-load: setup ## 500 alerts a second for a minute through the alert relay, its backends silent
+	@$(RUN) python -m monitoring.load
 
 .PHONY: check
 check: setup tools ## Format, lint, types, layers, generated files
@@ -49,7 +61,7 @@ check: setup tools ## Format, lint, types, layers, generated files
 	@$(RUN) ruff check .
 	@$(RUN) mypy
 	@$(RUN) lint-imports
-	@$(RUN) python semconv/generate.py --check && $(RUN) python docs/generate.py --check
+	@$(RUN) python semconv/generate.py --check && $(RUN) python docs/generate.py --check && $(RUN) python -m monitoring.generate --check
 	@cd $(PROCESSOR) && unformatted="$$(PATH="$$(../../collector/build.sh go):$$PATH" gofmt -l .)" && \
 	if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
 	@collector/build.sh generate-check
@@ -66,6 +78,7 @@ format: setup ## Format and mend what can be mended
 generate: setup tools ## Write what is generated from semconv/ and metadata.yaml
 	@PATH="$$(collector/build.sh go):$$PATH" $(RUN) python semconv/generate.py
 	@$(RUN) python docs/generate.py
+	@$(RUN) python -m monitoring.generate
 	@collector/build.sh generate
 
 .PHONY: bench
@@ -87,6 +100,10 @@ $(CURDIR)/.build/uv/bin/uv:
 .PHONY: binaries
 binaries: setup
 	@collector/build.sh otelcol-shim && collector/build.sh jaeger
+
+.PHONY: monitoring-binaries
+monitoring-binaries: setup
+	@collector/build.sh prometheus && collector/build.sh alertmanager
 
 .PHONY: tools
 tools: setup

@@ -41,7 +41,6 @@ PROMETHEUS = DataSourceRef(type_val="prometheus", uid="${metrics}")
 TEMPO = DataSourceRef(type_val="tempo", uid="${traces}")
 Chart = timeseries.Panel | stat.Panel | table.Panel
 SELECTED = 'service_name=~"$service", http_route=~"$route"'
-SERVICE_ONLY = 'service_name=~"$service"'
 BY_ENDPOINT = f"{names.METHOD}, {names.ROUTE}"
 HEALTH_UID = "saas-api-health"
 SEARCH_UID = "saas-search"
@@ -235,7 +234,8 @@ def streams(spec: Specification) -> timeseries.Panel:
 def jobs(spec: Specification) -> timeseries.Panel:
     """Executions by job and outcome; the value is the process's total, as jobs' processes are short."""
     outcome = names.series(semconv.SAAS_JOB_OUTCOME)
-    expr = f"sum by ({names.OPERATION}, {outcome}) (last_over_time({names.JOBS}_count[$__range]))"
+    named = f'{names.OPERATION}!=""'
+    expr = f"sum by ({names.OPERATION}, {outcome}) (last_over_time({names.JOBS}_count{{{named}}}[$__range]))"
     legend = f"{{{{{names.OPERATION}}}}} {{{{{outcome}}}}}"
     about = "Executions in the range shown. " + runbook(spec, "audit.job.failure")
     return chart("Jobs", about, "none", [metric(expr, legend)])

@@ -1,0 +1,255 @@
+"""Rules, dashboards, routes and runbooks agree with the contract, with each other and with the real tools."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from monitoring import alerting, generate, specification
+from monitoring.simulation.dashboards import concrete, queries
+from otel_shim import _semconv as semconv
+
+ROOT = Path(__file__).resolve().parents[2]
+MONITORING = ROOT / "monitoring"
+RULES = sorted((MONITORING / "rules").glob("*.yaml"))
+TESTS = sorted((MONITORING / "tests").glob("*.yaml"))
+BOARDS = sorted((MONITORING / "dashboards").glob("*.json"))
+CONFIG = MONITORING / "alertmanager/alertmanager.yaml"
+RUNBOOKS = (ROOT / "docs/observability/runbooks.md").read_text()
+SPEC = specification.load()
+
+# What Prometheus itself gives: series of alerts, and labels of histograms, alerts and promoted resource attributes.
+UPSTREAM_METRICS = {"ALERTS"}
+UPSTREAM_LABELS = {"le", "alertstate", *alerting.SERVICE}
+# Labels that a recording rule of ours sets.
+OWN_LABELS = {"journey"}
+SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*\{([^}]*)\}")
+MATCHER = re.compile(r"([a-zA-Z_]\w*)\s*(?:=~|!~|!=|=)\s*\"")
+GROUPING = re.compile(r"\b(?:by|on|ignoring|without)\s*\(([^)]*)\)")
+RECORDED = re.compile(r"\bsaas:[\w:]+")
+SECTIONS = (
+    "Meaning",
+    "Impact",
+    "Triage",
+    "Mitigation",
+    "Verification",
+    "Escalation",
+    "False alarms",
+    "Simulation",
+)
+
+
+def binary(name: str) -> Path:
+    """A tool built here; its absence is a failure, not a skip."""
+    path = Path(os.environ.get("OTEL_SHIM_BINARIES", ROOT / ".build/bin")) / name
+    if not path.is_file():
+        pytest.fail(f"{path} is missing: run make monitoring-binaries")
+    return path
+
+
+def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a tool."""
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+
+
+def groups() -> Iterator[dict[str, Any]]:
+    """Every rule."""
+    for path in RULES:
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            yield from group["rules"]
+
+
+def alert_rules() -> list[dict[str, Any]]:
+    """Every alert rule."""
+    return [rule for rule in groups() if "alert" in rule]
+
+
+def boards() -> Iterator[dict[str, Any]]:
+    """Every dashboard."""
+    yield from (json.loads(path.read_text()) for path in BOARDS)
+
+
+def expressions() -> list[str]:
+    """Every PromQL expression: of rules, of dashboards, and what the relay asks for."""
+    found = [rule["expr"] for rule in groups()]
+    found += [rule["annotations"]["relay_exemplars"] for rule in alert_rules()]
+    return found + [expr for board in boards() for _, expr in queries(board)]
+
+
+def exposed() -> tuple[set[str], set[str]]:
+    """Metrics and labels of the contract as Prometheus names them."""
+    contract = yaml.safe_load((ROOT / "semconv/metrics.yaml").read_text())
+    described = [*contract["groups"], *contract["upstream"]]
+    metrics, labels = set(), set()
+    for metric in described:
+        unit = "_seconds" if metric["unit"] == "s" else ""
+        name = metric["metric_name"].replace(".", "_") + unit
+        suffixes = ("_bucket", "_count", "_sum") if metric["instrument"] == "histogram" else ("",)
+        metrics |= {name + suffix for suffix in suffixes}
+        labels |= {item["ref"].replace(".", "_") for item in metric["attributes"]}
+    return metrics, labels
+
+
+def test_generated_files_are_as_generated() -> None:
+    """`make generate` would change nothing."""
+    assert not generate.differing(generate.everything(), MONITORING)
+
+
+@pytest.mark.parametrize("expr", expressions())
+def test_every_metric_exists(expr: str) -> None:
+    """In the contract, upstream, or among our recording rules."""
+    metrics, _ = exposed()
+    named = {name for name, _ in SELECTOR.findall(expr)} | set(RECORDED.findall(expr))
+    assert named, "an expression without a metric"
+    assert named <= metrics | UPSTREAM_METRICS | set(alerting.RECORDS)
+
+
+@pytest.mark.parametrize("expr", expressions())
+def test_every_label_exists(expr: str) -> None:
+    """In the contract, upstream, or set by our rules."""
+    _, labels = exposed()
+    named = {label for _, inner in SELECTOR.findall(expr) for label in MATCHER.findall(inner)}
+    named |= {part.strip() for inner in GROUPING.findall(expr) for part in inner.split(",")}
+    assert named <= labels | UPSTREAM_LABELS | OWN_LABELS
+
+
+def test_no_label_says_who() -> None:
+    """No user, organisation or request in any expression or label."""
+    forbidden = (semconv.SAAS_ORG_ID, semconv.SAAS_REQUEST_ID, "user.hash", "user.id")
+    text = "\n".join(expressions()) + "".join(str(rule.get("labels")) for rule in groups())
+    assert not [name for name in forbidden if name.replace(".", "_") in text]
+
+
+def test_every_recording_rule_is_used_and_there() -> None:
+    """Nothing is recorded for nobody."""
+    recorded = {rule["record"] for rule in groups() if "record" in rule}
+    assert recorded == set(alerting.RECORDS)
+    used = {name for rule in groups() for name in RECORDED.findall(rule["expr"])}
+    assert recorded <= used
+
+
+@pytest.mark.parametrize("rule", alert_rules(), ids=lambda rule: rule["labels"]["alert_id"])
+def test_an_alert_has_all_that_a_message_needs(rule: dict[str, Any]) -> None:
+    """Labels that route and group it, annotations that explain it, a source of traces."""
+    assert {"alert_id", "severity", "service", "endpoint"} <= set(rule["labels"])
+    given = set(rule["annotations"])
+    assert {"summary", "description", "value", "threshold", "runbook_url", "dashboard_url"} <= given
+    assert {"relay_exemplars", "relay_service", "relay_window"} <= given
+    uid = rule["annotations"]["dashboard_url"].removeprefix("/d/")
+    assert uid in {board["uid"] for board in boards()}
+
+
+@pytest.mark.parametrize("alert", SPEC.alerts.values(), ids=lambda alert: alert.id)
+def test_an_alert_has_reasons_a_runbook_and_tests(alert: specification.Alert) -> None:
+    """The runbook has every section; promtool fires the alert, and sees it silent and resolved."""
+    assert alert.rationale and alert.trace_source
+    section = RUNBOOKS.split(f"\n## {alert.id}\n")[1].split("\n## ")[0]
+    assert not [name for name in SECTIONS if f"**{name}" not in section]
+    tests = [test for path in TESTS for test in yaml.safe_load(path.read_text())["tests"]]
+    names = [test["name"] for test in tests if test["name"].startswith(alert.id)]
+    for what in ("fires", "silent", "resolves"):
+        assert [name for name in names if what in name], f"no test: {alert.id} {what}"
+
+
+def test_every_threshold_is_a_boundary() -> None:
+    """Otherwise the histogram would guess."""
+    boundaries = semconv.METRIC_BOUNDARIES["http.server.request.duration"]
+    assert {journey.threshold for journey in SPEC.journeys} <= set(boundaries)
+    streams = semconv.METRIC_BOUNDARIES[semconv.METRIC_SAAS_STREAM_TIME_TO_FIRST_BYTE]
+    assert SPEC.stream_threshold in streams
+
+
+def test_promtool_accepts_rules_and_their_tests() -> None:
+    """The real parser, and every case of monitoring/tests/."""
+    promtool = binary("promtool")
+    checked = run(promtool, "check", "rules", "--lint=all", "--lint-fatal", *RULES)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    tested = run(promtool, "test", "rules", *TESTS)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_promtool_accepts_the_configuration() -> None:
+    """With the rules it names."""
+    done = run(binary("promtool"), "check", "config", MONITORING / "prometheus.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_parses_every_query_of_the_dashboards() -> None:
+    """With Grafana's variables replaced."""
+    promtool = binary("promtool")
+    for board in boards():
+        for title, expr in queries(board):
+            done = run(promtool, "--experimental", "promql", "format", concrete(expr))
+            assert done.returncode == 0, f"{board['title']} / {title}: {done.stderr}"
+
+
+@pytest.mark.parametrize(
+    ("severity", "receiver"),
+    [("critical", "page"), ("warning", "notice"), ("info", "email"), ("surprise", "email")],
+)
+def test_amtool_sends_each_severity_where_it_belongs(severity: str, receiver: str) -> None:
+    """The real router."""
+    amtool = binary("amtool")
+    done = run(
+        *(amtool, "config", "routes", "test", f"--config.file={CONFIG}"),
+        *(f"--verify.receivers={receiver}", f"severity={severity}", "alertname=A"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_amtool_accepts_the_configuration() -> None:
+    """Templates included."""
+    done = run(binary("amtool"), "check-config", CONFIG)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_reaches_three_channels_and_resolves_there() -> None:
+    """Grouped by alert, service and endpoint, or the ids of a second endpoint would never be seen."""
+    config = yaml.safe_load(CONFIG.read_text())
+    assert config["route"]["group_by"] == ["alertname", "service", "endpoint"]
+    receivers = {item["name"]: item for item in config["receivers"]}
+    routed = {r["matchers"][0].split(" = ")[1]: r["receiver"] for r in config["route"]["routes"]}
+    for alert in SPEC.alerts.values():
+        channels = receivers[routed[alert.severity]]
+        for kind in ("pagerduty_configs", "slack_configs", "email_configs"):
+            assert channels[kind] and all(item["send_resolved"] for item in channels[kind])
+
+
+def test_secrets_are_files() -> None:
+    """No key, password or webhook stands in the configuration."""
+    text = CONFIG.read_text()
+    assert not re.search(
+        r"^\s*-?\s*(routing_key|service_key|api_url|slack_api_url|smtp_auth_password):",
+        text,
+        re.MULTILINE,
+    )
+
+
+@pytest.mark.parametrize("board", [*boards()], ids=lambda board: board["uid"])
+def test_a_dashboard_is_complete(board: dict[str, Any]) -> None:
+    """Ids to link to, titles, descriptions, units; not to be edited in place; panels do not overlap."""
+    assert board["editable"] is False
+    panels = board["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        assert panel["title"] and panel["description"] and panel["fieldConfig"]["defaults"]["unit"]
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken and place["x"] + place["w"] <= 24
+        taken |= cells
+    variables = {item["name"] for item in board["templating"]["list"]}
+    used = set(re.findall(r"\$\{?([a-z]+)\b", json.dumps(panels))) - {"__rate_interval", "__range"}
+    assert used <= variables

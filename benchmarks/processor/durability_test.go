@@ -37,11 +37,7 @@ func TestEveryAcknowledgedSpanSurvivesSIGKILL(t *testing.T) {
 	address := freeAddresses(1)[0]
 	config := writeFile(t, folder, "config.yaml", fmt.Sprintf(durable, address, backend.address, filepath.Join(folder, "storage")))
 	start := func() *process {
-		p, err := startCollector(filepath.Join(folder, "collector.log"), address, nil, config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
+		return mustStart(t, filepath.Join(folder, "collector.log"), address, nil, config)
 	}
 	collector := start()
 	var taken atomic.Int64
@@ -56,14 +52,8 @@ func TestEveryAcknowledgedSpanSurvivesSIGKILL(t *testing.T) {
 	collector.kill() // with all acknowledged, and much of it not out yet
 	collector = start()
 	defer collector.stop()
-	defer func() {
-		if t.Failed() {
-			log, _ := os.ReadFile(filepath.Join(folder, "collector.log"))
-			t.Logf("%s\n%s", tally, log[max(0, len(log)-3000):])
-		}
-	}()
 	waitUntil(t, func() bool { return locked(backend, tally.lost) == 0 })
-	t.Logf("%d spans, 4 kills: %s", len(traffic.spans), tally)
+	t.Logf("%d spans, 4 kills: %s", len(traffic.spans), locked(backend, tally.String))
 	if wrong := locked(backend, func() int { return tally.wrong }); wrong > 0 {
 		t.Errorf("%d spans have another organisation", wrong)
 	}

@@ -46,13 +46,19 @@ exporters:
     endpoint: "%[2]s"
     compression: none
     tls: {insecure: true}
-    sending_queue: {enabled: false}
+    sending_queue: %[6]s
 service:
   telemetry:
     logs: {level: error}
     metrics: {readers: [{pull: {exporter: {prometheus: {host: 127.0.0.1, port: %[3]s}}}}]}
   pipelines: {traces: {receivers: [otlp], processors: %[5]s, exporters: [otlp_grpc]}}
 `
+
+// The queue of the exporter: as shipped, and none, so that delays are those of the processor.
+const (
+	shippedQueue = "{sizer: bytes, queue_size: 67108864, block_on_overflow: true, batch: {sizer: items, flush_timeout: 200ms, min_size: 512, max_size: 4096}}"
+	noQueue      = "{enabled: false}"
+)
 
 // result is what one run of one rival showed.
 type result struct {
@@ -136,13 +142,13 @@ type bench struct {
 	metrics string
 }
 
-func prepare(folder string, r rival, traffic *traffic) *bench {
+func prepare(folder string, r rival, queue string, traffic *traffic) *bench {
 	b := &bench{tally: newTally(traffic)}
 	b.backend = startSink(b.tally.look)
 	addresses := freeAddresses(2)
 	b.intake, b.metrics = addresses[0], addresses[1]
 	config := filepath.Join(folder, "config.yaml")
-	text := fmt.Sprintf(template, b.intake, b.backend.address, b.metrics[len("127.0.0.1:"):], r.processors, r.pipeline)
+	text := fmt.Sprintf(template, b.intake, b.backend.address, b.metrics[len("127.0.0.1:"):], r.processors, r.pipeline, queue)
 	must(os.WriteFile(config, []byte(text), 0o600))
 	var err error
 	b.process, err = startCollector(filepath.Join(folder, "collector.log"), b.intake, nil, config)
@@ -173,7 +179,7 @@ func (b *bench) drain(spans int) {
 }
 
 func run(folder string, r rival, traffic *traffic, unidentified float64) result {
-	b := prepare(folder, r, traffic)
+	b := prepare(folder, r, shippedQueue, traffic)
 	defer b.end()
 	before := b.process.cpu()
 	sendAll(traffic, []string{b.intake}, func() {})

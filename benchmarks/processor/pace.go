@@ -23,7 +23,7 @@ type delay struct {
 func pace(folder string) (delays []delay) {
 	traffic := makeTraffic(2, pacedSpans, 0.05)
 	for _, r := range []rival{nothing, identity} {
-		b := prepare(folder, r, traffic)
+		b := prepare(folder, r, noQueue, traffic)
 		sent := sendPaced(traffic, b.intake)
 		b.drain(len(traffic.spans))
 		b.end()
@@ -70,7 +70,7 @@ func delaysOf(r rival, traffic *traffic, sent, out []time.Time) delay {
 			continue
 		}
 		all = append(all, out[number].Sub(sent[number]))
-		if ready := traffic.readyAt(number, sent); ready.After(sent[number]) {
+		if ready := traffic.readyAt(number, sent); r.name == identity.name && ready.After(sent[number]) {
 			after = append(after, out[number].Sub(ready))
 		}
 	}

@@ -119,19 +119,36 @@ func (s *story) send(client *sender, numbers []int) {
 // startGateway runs the shipped configuration with more of it, on free ports, before this backend.
 func startGateway(t *testing.T, backend, more string, environment ...string) (p *process, intake string) {
 	t.Helper()
-	folder, err := filepath.Abs(filepath.Join("..", "..", "collector-config"))
-	must(err)
-	log := filepath.Join(t.TempDir(), "collector.log")
+	folder := shippedFolder()
 	ports := freeAddresses(5)
 	_, telemetry, _ := strings.Cut(ports[4], ":")
 	environment = append(environment, "OTELCOL_SHIM_JAEGER="+backend, "OTELCOL_SHIM_OTLP_GRPC="+ports[0], "OTELCOL_SHIM_OTLP_HTTP="+ports[1],
 		"OTELCOL_SHIM_PROMETHEUS="+ports[2], "OTELCOL_SHIM_HEALTH="+ports[3], "OTELCOL_SHIM_TELEMETRY_PORT="+telemetry)
-	p, err = startCollector(log, ports[0], environment,
+	p = mustStart(t, filepath.Join(t.TempDir(), "collector.log"), ports[0], environment,
 		filepath.Join(folder, "gateway.yaml"), filepath.Join(folder, more), filepath.Join(folder, "backends", "jaeger.yaml"))
-	if err != nil {
-		text, _ := os.ReadFile(log)
-		t.Fatalf("%v\n%s", err, text)
-	}
 	t.Cleanup(p.stop)
 	return p, ports[0]
+}
+
+// shippedFolder has the configuration that users get.
+func shippedFolder() string {
+	folder, err := filepath.Abs(filepath.Join("..", "..", "collector-config"))
+	must(err)
+	return folder
+}
+
+// mustStart shows the end of the log where the test fails.
+func mustStart(t *testing.T, log, address string, environment []string, configs ...string) *process {
+	t.Helper()
+	p, err := startCollector(log, address, environment, configs...)
+	t.Cleanup(func() {
+		if t.Failed() {
+			text, _ := os.ReadFile(log)
+			t.Logf("%s\n%s", log, text[max(0, len(text)-4000):])
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }

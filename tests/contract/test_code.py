@@ -18,7 +18,7 @@ GO = sorted(
     for file in (ROOT / "processor").rglob("*.go")
     if not file.name.endswith("_test.go") and not file.name.startswith("generated_")
 )
-OURS = re.compile(r"^(saas|audit)\.")
+OURS = re.compile(r"^(saas|audit)\.\w")
 GO_STRING = re.compile(r'"((?:[^"\\\n]|\\.)*)"|`([^`]*)`')
 GO_FUNCTION = re.compile(r"^func .*?(?:\{[^\n]*\}|\n\})$", re.MULTILINE | re.DOTALL)
 COMPATIBILITY = "_sdk_compat.py"

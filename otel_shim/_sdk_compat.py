@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
@@ -86,6 +86,23 @@ def stamp(span: Span, attributes: Mapping[str, Scalar]) -> None:
         if span._end_time is None:
             held._dict.update(attributes)
     return None
+
+
+def held_attributes(span: Span) -> object:
+    """The attributes that a span and its exported form share; for ``amend``, and for nothing else."""
+    return span._attributes
+
+
+def amend(attributes: Any, add: Mapping[str, Scalar], remove: Collection[str]) -> None:
+    """Change the attributes of a span that has ended, for as long as it waits for its export.
+
+    The API freezes them at the end. The dictionary is replaced, not changed, because an exporter may be
+    reading it; after the export this changes nothing that anybody sees.
+    """
+    changed = {key: value for key, value in attributes._dict.items() if key not in remove}
+    changed.update(add)
+    if attributes.maxlen is None or len(changed) <= attributes.maxlen:
+        attributes._dict = changed
 
 
 def remove_attributes(span: Span, keys: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import Token
 from typing import NamedTuple, cast
 
@@ -42,6 +42,8 @@ _PLACE = "_otel_shim_place"
 _ORIGIN = "_otel_shim_origin"
 _ONE_CALLER = (SpanKind.SERVER, SpanKind.CONSUMER)
 _PRUNE_AT = 64
+_MOST_EARLY = 256
+"""Spans of a request that are remembered to be named after their end; those beyond are the Collector's."""
 
 Stamp = Callable[[Identity], dict[str, Scalar]]
 
@@ -141,6 +143,7 @@ class LocalRoot:
 
     __slots__ = (
         "__weakref__",
+        "_early",
         "_lock",
         "_open",
         "_prune_at",
@@ -168,6 +171,8 @@ class LocalRoot:
         self.scope = Scope(self, scope.identity if scope else Identity(request_id=request_id))
         self._open: list[weakref.ref[Span]] = []
         self._prune_at = _PRUNE_AT
+        self._early: list[tuple[weakref.ref[Span], object]] = []
+        """Spans that started before anybody was known; they may end before that, and wait for export."""
         self._lock = threading.Lock()
         self.binding = threading.RLock()
         """Held from the look at what is bound to the change of it; spans start without it."""
@@ -193,9 +198,23 @@ class LocalRoot:
         settle(span, Place(self, scope, scope, parent))
         with self._lock:
             self._open.append(weakref.ref(span))
+            if scope is self.scope and self.wide and not scope.identity.known():
+                self._remember_early(span)
             if len(self._open) >= self._prune_at:
                 self._open = [ref for ref in self._open if _recording(ref())]
                 self._prune_at = max(_PRUNE_AT, 2 * len(self._open))
+
+    def _remember_early(self, span: Span) -> None:
+        if len(self._early) < _MOST_EARLY:
+            self._early.append((self._open[-1], _sdk_compat.held_attributes(span)))
+
+    def _amend_early(self, add: Mapping[str, Scalar], remove: Collection[str]) -> None:
+        """Bring spans that ended too early to what is known now, as far as they wait for their export."""
+        with self._lock:
+            early = list(self._early)
+        for ref, held in early:
+            if not _recording(ref()):
+                _sdk_compat.amend(held, add, remove)
 
     def carriers(self, scope: Scope) -> list[Span]:
         """The open spans that carry a scope's identity."""
@@ -214,6 +233,8 @@ class LocalRoot:
             if gone:
                 _sdk_compat.remove_attributes(span, gone)
             _sdk_compat.stamp(span, changed)
+        if scope is self.scope and (gone or changed):
+            self._amend_early(changed, gone)
 
     def mix(self, span: Span, place: Place) -> None:
         """Take the identity off a span that turned out to belong to several; a root becomes a barrier."""
@@ -231,6 +252,7 @@ class LocalRoot:
         for span in spans:
             if (place := place_of(span)) is not None:
                 self.mix(span, place)
+        self._amend_early({}, attributes.IDENTITY_KEYS)
 
 
 def _carries(span: Span, scope: Scope) -> bool:

@@ -79,7 +79,7 @@ class Statements:
             DB_OPERATION_NAME: operation,
             DB_QUERY_TEXT: statement[:_LONGEST_QUERY],
         }
-        if many:
+        if many and not _is_one_insert(execution):
             attributes[DB_OPERATION_BATCH_SIZE] = len(parameters)
         name = f"{operation} {target.namespace}" if target.namespace else operation
         span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
@@ -113,6 +113,12 @@ class Statements:
         if target is None:
             target = self._targets[engine] = _describe(engine.dialect.name, engine.url)
         return target
+
+
+def _is_one_insert(execution: Any) -> bool:
+    """Whether many rows go in one INSERT (SQLAlchemy's insertmanyvalues), which is no batch."""
+    style = getattr(execution, "execute_style", None)
+    return getattr(style, "name", None) == "INSERTMANYVALUES"
 
 
 def _take(execution: Any) -> Span | None:

@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from otel_shim import _semconv as semconv
 from otel_shim.cli.answers import ask, unexpected
 from otel_shim.cli.traces import Backend, Question, Span, Trace
 
 DEFAULT_URL = "http://localhost:3200"
+_IDENTITY = semconv.SAFE.union(semconv.UPSTREAM_IDENTITY)
 _HEXADECIMAL = re.compile(r"([0-9a-f]{16}){1,2}")
 _ERROR = ("STATUS_CODE_ERROR", 2)
 
@@ -93,7 +95,7 @@ def _span(trace_id: str, item: Mapping[str, Any], resource: Mapping[str, Any]) -
         start_us=start // 1000,
         duration_us=(int(item["endTimeUnixNano"]) - start) // 1000,
         failed=(item.get("status") or {}).get("code") in _ERROR,
-        attributes={k: v for k, v in resource.items() if k.startswith(("saas.", "user."))} | own,
+        attributes={k: v for k, v in resource.items() if k in _IDENTITY} | own,
     )
 
 

@@ -151,9 +151,6 @@ def test_one_span_for_each_query_that_the_server_ran(outcome: Outcome) -> None:
     assert spans == ran, (spans - ran, ran - spans)
 
 
-@pytest.mark.xfail(
-    reason="the shim counts the parameters of a many-row INSERT as a batch's statements"
-)
 def test_an_insert_of_many_rows_is_no_batch(outcome: Outcome) -> None:
     """It is one statement; `db.operation.batch.size` would say how many there are."""
     inserts = [

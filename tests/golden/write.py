@@ -16,7 +16,7 @@ import contextvars
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from opentelemetry import trace
 from opentelemetry.context import Context, get_current
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import SpanKind
@@ -64,12 +64,37 @@ class FixedIds(IdGenerator):
         return next(self._trace_ids)
 
 
+class SentAtOnce(InMemorySpanExporter):
+    """Keeps spans as they were when they ended: what waits for its export may still be named."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Keep copies."""
+        return super().export([_copy(span) for span in spans])
+
+
+def _copy(span: ReadableSpan) -> ReadableSpan:
+    return ReadableSpan(
+        name=span.name,
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=dict(span.attributes or {}),
+        events=span.events,
+        links=span.links,
+        kind=span.kind,
+        status=span.status,
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
 class Recording:
     """Services that share ids, clock and exporter; ``shim`` is instrumented by otel_shim, others officially."""
 
     def __init__(self) -> None:
         self._ids = FixedIds()
-        self.exporter = InMemorySpanExporter()
+        self.exporter = SentAtOnce()
         self.shim = self._service("roster-api", IdentitySpanProcessor())
         self.connector = self._service("roster-connector")
         self.capture = Capture(config.from_environ({}), Resolver(()))
@@ -193,9 +218,11 @@ def emitted(case: Callable[[Recording], None]) -> str:
 
 
 def _with_hex_ids(value: Any) -> Any:
-    """OTLP's JSON writes ids in hexadecimal, where protobuf's own writes base64."""
+    """Write ids in hexadecimal, as OTLP's JSON does, and sort attributes: their order says nothing."""
     if isinstance(value, list):
-        return [_with_hex_ids(item) for item in value]
+        items = [_with_hex_ids(item) for item in value]
+        keyed = all(isinstance(item, dict) and "key" in item for item in items)
+        return sorted(items, key=lambda item: str(item["key"])) if keyed else items
     if not isinstance(value, dict):
         return value
     return {

@@ -240,7 +240,7 @@ def test_server_started_in_a_block_does_not_hand_it_to_requests(
             otel_shim.bind(org_id="globex")
         detach(token)
     assert telemetry.span("GET")["saas.org.id"] == "globex"
-    assert "saas.org.id" not in telemetry.span("query")
+    assert telemetry.span("query")["saas.org.id"] == "globex"
     assert counters.snapshot() == {}
 
 
@@ -332,3 +332,50 @@ def test_plain_sdk_processor_order_does_not_matter() -> None:
         assert context.place_of(span) is None
         assert otel_shim.current_identity() == NOBODY
     assert counters.snapshot() == {"bind_without_root": 1}
+
+
+# --- spans that ended too early ----------------------------------------------------------------------------
+
+
+def test_early_span_is_named_while_it_waits_for_its_export(
+    telemetry: Telemetry, tracer: trace.Tracer
+) -> None:
+    """A query that ended before authentication carries who it was for, if it is exported after."""
+    with tracer.start_as_current_span("GET", kind=SpanKind.SERVER):
+        with tracer.start_as_current_span("token"):
+            pass
+        otel_shim.bind(org_id="acme", user_id="ada")
+    assert telemetry.span("token") == telemetry.span("GET")
+
+
+def test_early_span_of_a_mixed_request_names_nobody(
+    telemetry: Telemetry, tracer: trace.Tracer
+) -> None:
+    """Where a second organisation appears, what ended before the first belongs to neither."""
+    with tracer.start_as_current_span("GET", kind=SpanKind.SERVER):
+        with tracer.start_as_current_span("early"):
+            pass
+        otel_shim.bind(org_id="acme", user_id="ada")
+        otel_shim.bind(org_id="globex")
+    assert "saas.org.id" not in telemetry.span("early")
+    assert "user.hash" not in telemetry.span("early")
+
+
+def test_early_span_of_a_job_is_left_alone(telemetry: Telemetry, tracer: trace.Tracer) -> None:
+    """A job may walk over organisations: what it did before the first is nobody's."""
+    with tracer.start_as_current_span("job"):
+        with tracer.start_as_current_span("early"):
+            pass
+        otel_shim.bind(org_id="acme")
+    assert "saas.org.id" not in telemetry.span("early")
+
+
+def test_early_spans_are_remembered_in_bounds(tracer: trace.Tracer) -> None:
+    """A request in which nobody becomes known does not keep all of its spans."""
+    with tracer.start_as_current_span("GET", kind=SpanKind.SERVER):
+        for _ in range(2_000):
+            with tracer.start_as_current_span("query"):
+                pass
+        root = context.current_root()
+        assert root is not None
+        assert len(root._early) <= 256

@@ -40,7 +40,7 @@ contract: setup binaries monitoring-binaries ## What the rooms promise each othe
 	@$(RUN) pytest tests/contract
 
 .PHONY: e2e
-e2e: setup binaries envs ## Real launcher, Collector and Jaeger
+e2e: setup binaries monitoring-binaries envs ## Real launcher, Collector and Jaeger
 	@$(RUN) pytest tests/e2e
 
 .PHONY: simulate

@@ -61,7 +61,7 @@ from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
 from otel_shim.config_file import FileSettings
 from otel_shim.environment_variables import OTEL_SHIM_SECRET
-from otel_shim.signals import encoding, export, logs, scrape
+from otel_shim.signals import encoding, export, logs
 from otel_shim.signals.metrics import JobMetrics, RequestMetrics
 from otel_shim.signals.propagation import EdgePropagator
 from otel_shim.signals.spans import IdentitySpanProcessor
@@ -280,12 +280,15 @@ def _publish(meters: MeterProvider, settings: Config) -> None:
     """Serve `/metrics`, where the operator named a port."""
     if settings.metrics_port is None:
         return
-    name = f"otel-shim-metrics-{os.geteuid()}-{settings.metrics_port}"
-    directory = Path(settings.metrics_directory or Path(tempfile.gettempdir(), name))
-    address = (settings.metrics_host, settings.metrics_port)
     try:
+        # Only who wants it pays for it; and it needs locks of files, which Windows does not have.
+        from otel_shim.signals import scrape  # noqa: PLC0415
+
+        name = f"otel-shim-metrics-{os.geteuid()}-{settings.metrics_port}"
+        directory = Path(settings.metrics_directory or Path(tempfile.gettempdir(), name))
+        address = (settings.metrics_host, settings.metrics_port)
         scrape.publish(meters, scrape.Publisher(directory, *address, _metrics_token(settings)))
-    except OSError as error:
+    except (OSError, ImportError) as error:
         logger.error("/metrics is not served: %s", error)
 
 

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 
 from examples.saas.demo.stack import free_ports
 from otel_shim.signals import scrape, series
-from otel_shim.signals.exposition import exposition
+from otel_shim.signals.exposition import exposition, metric_name
 from otel_shim.signals.scrape import Publisher
 from otel_shim.signals.series import Description, Directory, Series, merged
 from tests.wheel import ROOT
@@ -300,3 +301,13 @@ def test_a_full_disk_is_counted_and_breaks_nothing(
     monkeypatch.undo()
     orders.add(1)
     assert "shop_orders_total 1\n" in read(url)
+
+
+def test_names_are_those_of_the_contract() -> None:
+    """What the contract says of a metric's name in Prometheus is what it has on /metrics."""
+    contract = yaml.safe_load((ROOT / "semconv/metrics.yaml").read_text())
+    kinds = {"counter": series.COUNTER, "gauge": series.GAUGE, "histogram": series.HISTOGRAM}
+    for metric in (*contract["groups"], *contract["upstream"]):
+        kind = kinds[metric["instrument"]]
+        description = Description(kind, metric["metric_name"], metric["unit"], "", (), ())
+        assert metric_name(description) == metric["annotations"]["prometheus"]

@@ -16,7 +16,7 @@ CONFIG = ROOT / "collector-config"
 GATEWAY = CONFIG / "gateway.yaml"
 README = CONFIG / "README.md"
 BACKENDS = sorted((CONFIG / "backends").glob("*.yaml"))
-OVERLAYS = [CONFIG / "sampling.yaml", CONFIG / "durable.yaml"]
+OVERLAYS = [CONFIG / "sampling.yaml", CONFIG / "durable.yaml", CONFIG / "public.yaml"]
 BALANCER = CONFIG / "balancer.yaml"
 FILES = [GATEWAY, *OVERLAYS, BALANCER, *BACKENDS]
 
@@ -84,7 +84,7 @@ def test_the_gateway_with_any_set_of_backends_is_valid(
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda file: file.stem)
 @pytest.mark.parametrize(
-    "overlays", [[OVERLAYS[0]], [OVERLAYS[1]], OVERLAYS, OVERLAYS[::-1]], ids=names
+    "overlays", [*([file] for file in OVERLAYS), OVERLAYS, OVERLAYS[::-1]], ids=names
 )
 def test_overlays_are_valid_in_any_order_with_any_backend(
     otelcol: Path, overlays: list[Path], backend: Path
@@ -97,6 +97,17 @@ def test_kept_spans_bypass_the_sampler_and_come_out_once() -> None:
     pipelines = load(OVERLAYS[0])["service"]["pipelines"]
     assert "tail_sampling" not in pipelines["traces/kept"]["processors"]
     assert pipelines["traces/sampled"]["processors"] == ["tail_sampling", "filter/bypassed"]
+
+
+def test_public_spans_meet_no_identity() -> None:
+    public = load(OVERLAYS[2])
+    pipeline = public["service"]["pipelines"]["traces/public"]
+    assert "identity" not in pipeline["processors"]
+    for name, key in (("attributes/public", "actions"), ("resource/public", "attributes")):
+        assert name in pipeline["processors"]
+        pattern = public["processors"][name][key][0]["pattern"]
+        for attribute in ("saas.org.id", "saas.sampling.keep", "audit.record.id", "user.hash"):
+            assert re.match(pattern, attribute)
 
 
 @pytest.mark.parametrize("files", readme_combinations(), ids=names)

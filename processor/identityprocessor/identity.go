@@ -57,6 +57,14 @@ var (
 // stops are in the order of their fixed numbers.
 var stops = [...]*identity{nil, stopRoot, stopBarred, stopConflict, stopMismatch, unusable}
 
+// size is the number of members.
+func (id *identity) size() (n int) {
+	for rest := id.code; rest != ""; n++ {
+		_, rest = cutMember(rest)
+	}
+	return n
+}
+
 // within says whether every member is also in other, with an equal value.
 func (id *identity) within(other *identity) bool {
 	var m, o member
@@ -109,6 +117,7 @@ func (id *identity) stamp(attributes pcommon.Map, names []string) {
 // among it, or anything inferred.
 func (s *stamps) stamp(attributes pcommon.Map, words *vocabulary) {
 	origin := ""
+	s.makeRoom(attributes)
 	for g := range words.groups {
 		if s.taken[g] == nil {
 			continue
@@ -126,6 +135,19 @@ func (s *stamps) stamp(attributes pcommon.Map, words *vocabulary) {
 	}
 	if s.keep {
 		attributes.PutBool(semconv.SaasSamplingKeep, true)
+	}
+}
+
+// makeRoom lets the attributes grow once, not with each member.
+func (s *stamps) makeRoom(attributes pcommon.Map) {
+	more := 0
+	for _, id := range s.taken {
+		if id != nil {
+			more += id.size() + 2
+		}
+	}
+	if more > 0 {
+		attributes.EnsureCapacity(attributes.Len() + more)
 	}
 }
 

@@ -2,8 +2,11 @@ package identityprocessor
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -18,7 +21,13 @@ import (
 	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
 )
 
-const rounds = 400
+// rounds is how many random forests each property is tried on; `make soak` sets more.
+var rounds = func() int {
+	if set, err := strconv.Atoi(os.Getenv("IDENTITY_TEST_ROUNDS")); err == nil {
+		return set
+	}
+	return 400
+}()
 
 // Whatever the order of arrival and the cut into batches, the organisation is the oracle's, the
 // request is the oracle's or not there, and every span comes out as often as it went in.
@@ -62,6 +71,44 @@ func TestQuietGivesTheOraclesResult(t *testing.T) {
 				return sameQuiet(all)(s, got)
 			})
 		})
+	}
+}
+
+// Under endless traffic nothing grows, and after ttl nothing is left.
+func TestNothingIsLeftAfterTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		random := rand.New(rand.NewPCG(1, 8))
+		p := start(t, createDefaultConfig().(*Config), consumertest.NewNop())
+		most := 0
+		for range rounds {
+			batch := batchOf(forest(random, 3, 1+random.IntN(60)))
+			batch.ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(0).Attributes().PutStr(semconv.AuditRecordID, "a")
+			retraceAll(batch, random.Uint64())
+			require.NoError(t, p.ConsumeTraces(context.Background(), batch))
+			time.Sleep(time.Second)
+			most = max(most, p.memory.spans)
+		}
+		require.Less(t, most, 2*61*3*62, "more is remembered than what came within ttl, and within its renewal")
+		time.Sleep(4 * time.Minute)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		require.Zero(t, p.memory.spans)
+		require.Empty(t, p.memory.traces)
+		require.Zero(t, p.memory.byAge.count)
+		require.Zero(t, p.memory.holding.count)
+		require.Zero(t, p.memory.holding.bytes())
+		require.Empty(t, p.memory.kept.recent)
+		require.Empty(t, p.memory.kept.older)
+	})
+}
+
+func retraceAll(batch ptrace.Traces, n uint64) {
+	for _, rs := range batch.ResourceSpans().All() {
+		for _, span := range rs.ScopeSpans().At(0).Spans().All() {
+			id := span.TraceID()
+			binary.BigEndian.PutUint64(id[:8], n)
+			span.SetTraceID(id)
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ RUN := $(UV) run --frozen --no-sync
 ENVS := .build/envs
 PROCESSOR := processor/identityprocessor
 GO = PATH="$$(collector/build.sh go):$$PATH" CGO_ENABLED=0 GOWORK=off GOTOOLCHAIN=local go
+BENCH_GO = PATH="$$(../../collector/build.sh go):$$PATH" CGO_ENABLED=0 GOWORK=off GOTOOLCHAIN=local go
 UNIT_TESTS := tests/unit
 SYNC := $(UV) sync --frozen --quiet
 
@@ -82,11 +83,26 @@ generate: setup tools ## Write what is generated from semconv/ and metadata.yaml
 	@collector/build.sh generate
 
 .PHONY: bench
-bench: bench-overhead ## Every benchmark
+bench: bench-overhead bench-processor ## Every benchmark
 
 .PHONY: bench-overhead
 bench-overhead: setup binaries ## CPU and latency that telemetry adds to a request, beside the official packages
 	@$(RUN) python -m benchmarks.overhead
+
+.PHONY: bench-processor
+bench-processor: setup ## What completing identity costs a Collector, beside other processors (SPANS=300000)
+	@collector/build.sh otelcol-shim
+	@cd benchmarks/processor && $(BENCH_GO) run . -spans $(or $(SPANS),300000)
+
+.PHONY: reliability
+reliability: setup ## Real Collectors killed, restarted, added and sampling under load: nothing acknowledged or audited is lost
+	@collector/build.sh otelcol-shim
+	@cd benchmarks/processor && $(BENCH_GO) test -count=1 -v ./...
+
+.PHONY: soak
+soak: setup ## The processor's properties on more than a million random spans each (about 5 minutes)
+	@cd $(PROCESSOR) && IDENTITY_TEST_ROUNDS=12000 $(BENCH_GO) test -count=1 -timeout 60m -v \
+	-run 'TestAnyOrder|TestQuietGives|TestTightLimits|TestNothingIsLeft' .
 
 .PHONY: setup
 setup: $(UV)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
+from examples.saas.demo import parts as demo
 from examples.saas.demo.stack import Stack, free_ports
 from monitoring import load
+from monitoring.simulation import parts, receivers
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 READY_SECONDS = 30.0
@@ -91,6 +94,34 @@ async def test_no_alert_is_lost_while_backends_are_silent(stack: Stack) -> None:
             assert came["labels"] == {"alertname": "Load", "number": came["labels"]["number"]}
             assert came["annotations"]["trace_id"].startswith("none: ")
     assert f"otel_shim_relay_alerts_received_total {len(sent)}" in metrics
+
+
+def test_a_message_without_a_trace_is_a_message(stack: Stack, tmp_path: Path) -> None:
+    """All three channels take it, with the reason in place of the ids."""
+    build = demo.ROOT / ".build"
+    places = demo.Places(build / "bin", build, build, tmp_path)
+    site = parts.choose_site(places)
+    reason = "none: a gauge has no trace"
+    given = {"trace_id": reason, "request_id": reason, "runbook_url": "https://r", "value": "1"}
+    labels = {"alertname": "A", "alert_id": "a.b", "severity": "critical", "service": "api"}
+    with receivers.receiving(site.ports.smtp) as (inbox, addresses):
+        stack.start(parts.alertmanager(site, parts.write_alertmanager(site, addresses)))
+        stack.wait_ready(READY_SECONDS)
+        alert = {"labels": {**labels, "endpoint": "GET /a: b"}, "annotations": given}
+        url = demo.url(site.ports.alertmanager, "/api/v2/alerts")
+        assert httpx.post(url, json=[alert], trust_env=False).is_success
+        deadline = time.monotonic() + READY_SECONDS
+        while len(inbox.messages) < len(receivers.CHANNELS):
+            assert time.monotonic() < deadline, inbox.refused
+            time.sleep(0.1)
+    assert {message.channel for message in inbox.messages} == set(receivers.CHANNELS)
+    said = {(m.fields["trace_id"], m.fields["endpoint"]) for m in inbox.messages}
+    # PagerDuty's details are YAML to Alertmanager, which would make maps of these.
+    assert said == {
+        (reason, "GET /a: b"),
+        ("none - a gauge has no trace", "GET /a - b"),
+    }
+    assert not inbox.refused
 
 
 async def test_prometheus_is_told_when_no_alertmanager_is_there(stack: Stack) -> None:

@@ -208,3 +208,16 @@ def official_distro() -> Path:
             )
             (folder / "complete").touch()
     return folder
+
+
+def official_launcher() -> Path:
+    """The official launcher in an environment with the locked libraries and without ours."""
+    folder = BUILD / "official-launcher"
+    with building():
+        if not (folder / "complete").exists():
+            run_uv("venv", "--quiet", "--clear", str(folder))
+            export = ("export", "--frozen", "--quiet", "--only-group", "bench-official")
+            into = ("--python", str(folder / "bin/python"), "--requirements", "-")
+            run_uv("pip", "install", "--quiet", *into, stdin=run_uv(*export))
+            (folder / "complete").touch()
+    return folder

@@ -14,7 +14,7 @@ type vocabulary struct {
 	groups  []group
 	names   []string // by bit
 	bits    map[string]uint8
-	lengths uint64 // bit n is set where a name has n bytes (modulo 64): most names fail here, unhashed
+	lengths [256]uint64 // by first byte: bit n is set where a name has n bytes (modulo 64); most fail here, unhashed
 	edge    uint8
 	scope   uint8
 	keep    uint64 // one bit, or none
@@ -59,7 +59,7 @@ func (v *vocabulary) add(name string) uint8 {
 	bit := uint8(len(v.names))
 	v.names = append(v.names, name)
 	v.bits[name] = bit
-	v.lengths |= 1 << (len(name) & 63)
+	v.lengths[name[0]] |= 1 << (len(name) & 63)
 	return bit
 }
 
@@ -74,7 +74,7 @@ type reading struct {
 func (v *vocabulary) read(attributes pcommon.Map, into *reading) {
 	into.set = 0
 	for name, value := range attributes.All() {
-		if v.lengths&(1<<(len(name)&63)) == 0 {
+		if name == "" || v.lengths[name[0]]&(1<<(len(name)&63)) == 0 {
 			continue
 		}
 		if bit, known := v.bits[name]; known && !empty(value) {

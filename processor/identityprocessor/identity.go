@@ -155,7 +155,8 @@ func (s *stamps) makeRoom(attributes pcommon.Map) {
 type reader struct {
 	*vocabulary
 	identities catalog[identity]
-	code       []byte // scratch
+	last       [64]*identity // by the key's bit: neighbours mostly say the same
+	code       []byte        // scratch
 }
 
 // own reads the groups of a span: what it carries over what its resource carries.
@@ -200,12 +201,18 @@ func (r *reader) intern(g *group, set uint64, value func(bit uint8) pcommon.Valu
 	if len(r.code) > maxIdentityBytes {
 		return unusable
 	}
+	last := &r.last[bits.TrailingZeros64(g.key)]
+	if *last != nil && (*last).code == string(r.code) {
+		return *last
+	}
 	if known := r.identities.find(r.code); known != nil {
+		*last = known
 		return known
 	}
 	id := &identity{code: string(r.code), others: othersIn(set, value)}
 	id.explicit = set&g.key != 0 || g.anonymousIn(value, set)
 	r.identities.put(id.code, id)
+	*last = id
 	return id
 }
 

@@ -11,6 +11,7 @@ import (
 type memory struct {
 	rules   *rules
 	traces  map[pcommon.TraceID]*trace
+	last    *trace // of the newest span: its neighbours are mostly of the same
 	byAge   ages
 	spans   int // nodes of all traces
 	lapses  lapses
@@ -67,7 +68,11 @@ func (m *memory) observe(a *arrival, now time.Duration) (*trace, int32) {
 }
 
 func (m *memory) trace(id pcommon.TraceID, now time.Duration) *trace {
+	if m.last != nil && m.last.id == id {
+		return m.last
+	}
 	if t := m.traces[id]; t != nil {
+		m.last = t
 		return t
 	}
 	if len(m.traces) >= m.maxTraces {
@@ -75,7 +80,7 @@ func (m *memory) trace(id pcommon.TraceID, now time.Duration) *trace {
 	}
 	t := &trace{id: id, rules: m.rules, expires: seconds(now + m.ttl), kept: m.kept.has(id)}
 	m.byAge.pushBack(t)
-	m.traces[id] = t
+	m.traces[id], m.last = t, t
 	return t
 }
 
@@ -91,7 +96,7 @@ func (m *memory) touch(t *trace, a *arrival, now time.Duration) {
 		m.kept.add(a.trace, now)
 	}
 	for _, own := range a.own {
-		if own != nil && own.explicit {
+		if own != nil && own.explicit && t.expires != seconds(now+m.ttl) {
 			t.expires = seconds(now + m.ttl)
 			m.byAge.moveToBack(t)
 			return
@@ -107,6 +112,9 @@ func (m *memory) forget(t *trace, why reason, now time.Duration) {
 	m.spans -= len(t.nodes)
 	m.lapses.add(t.id, now)
 	t.forgotten = why
+	if m.last == t {
+		m.last = nil
+	}
 	if why != reasonTTL {
 		m.tally.evicted[why]++
 	}

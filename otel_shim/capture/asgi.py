@@ -69,7 +69,7 @@ class Capture:
         finally:
             inbound.close()
             _end(scope)
-            if exchange:
+            if exchange and not exchange.done:
                 exchange.over()
             detach(token)
         return None

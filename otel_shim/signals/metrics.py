@@ -77,6 +77,7 @@ class RequestMetrics:
         self._names_requests = _restrict(meters, self._duration, self._first_byte)
         self._labels: dict[_Key, dict[str, Any]] = {}
 
+    @guarded(default=None)
     def begin(self, scope: MutableMapping[str, Any], inbound: context.Inbound) -> Exchange:
         """Take the time at which a request starts."""
         return Exchange(self, scope, inbound)
@@ -114,11 +115,11 @@ class Exchange:
     """One HTTP request and its response, as far as it has come."""
 
     __slots__ = (
-        "_done",
         "_headers",
         "_metrics",
         "_started",
         "_streams",
+        "done",
         "inbound",
         "scope",
         "status",
@@ -133,7 +134,7 @@ class Exchange:
         self._metrics = metrics
         self._headers: Any = ()
         self._streams = False
-        self._done = False
+        self.done = False
         self._started = time.perf_counter()
 
     @guarded(default=None)
@@ -158,8 +159,8 @@ class Exchange:
         self._end()
 
     def _end(self) -> None:
-        if not self._done:
-            self._done = True
+        if not self.done:
+            self.done = True
             self._metrics.ended(self, time.perf_counter() - self._started)
 
     def _stream(self) -> None:

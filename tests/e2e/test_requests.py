@@ -263,9 +263,10 @@ def test_every_log_line_belongs_to_its_own_request(outcome: Outcome) -> None:
         assert line["trace_id"] == answered.trace_id
         assert found["saas.request.id"] == answered.request_id
         assert found.items() <= whole.items()
-        if line["message"] != "received" and answered.plan.kind.path != "/legacy/me":
+        if line["message"] != "received":
             assert found == whole, line
-            assert line["http.route"] == outcome.route(answered.plan.kind)
+            route = outcome.route(answered.plan.kind)
+            assert route is None or line["http.route"] == route
     for answered in outcome.answers:
         assert seen[answered.plan.marker] == 1 + answered.plan.kind.notes, answered
 

@@ -78,7 +78,7 @@ KINDS = (
         "/tickets", 422, 1, method="POST", who=ANY, route="/tickets", body="{}", error="422", late=1
     ),
     Kind("/v2/me", 200, 2, who=ANY, route="/v2/me", late=1, notes=1, inner=1),
-    Kind("/legacy/me", 200, 2, who=ANY, late=2, notes=1),
+    Kind("/legacy/me", 200, 2, who=ANY, late=1, notes=1),
     Kind("/health", 200, route="/health"),
     Kind("/sync", 401, route="/sync", error="401"),
     Kind("/async", 401, 1, token=FOREIGN_TOKEN, route="/async", error="401", late=1),

@@ -62,11 +62,19 @@ def by_structlog() -> Log:
     return lambda text, order: log.error(text, order=order, pid=os.getpid(), error_code=CODE)
 
 
+class ToLogging(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        vars(record).update(vars(record).pop("extra", {}))
+        logging.getLogger(record.name).handle(record)
+
+
 def by_loguru() -> Log:
-    """Loguru as it is imported: it writes to standard error by itself."""
+    """Loguru handed over to the standard library, as docs/install.md says."""
     from loguru import logger  # type: ignore[import-not-found]
 
     logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+    logger.remove()
+    logger.add(ToLogging(), format="{message}")
 
     def log(text: str, order: int) -> None:
         logger.bind(order=order, pid=os.getpid(), error_code=CODE).error(text)

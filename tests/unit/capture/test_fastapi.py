@@ -818,3 +818,32 @@ def test_version_decides_who_traces(monkeypatch: pytest.MonkeyPatch) -> None:
     for found, own in ((lambda _: "0.141.9", False), (lambda _: "0.142.0", True), (missing, False)):
         monkeypatch.setattr(capture, "version", found)
         assert capture.has_own_telemetry() is own
+
+
+async def test_a_key_is_a_machine_unless_a_person_asks(
+    shim_fastapi: Install, telemetry: Telemetry
+) -> None:
+    """The record of an API key names organisation and actor; a user beside it goes over it."""
+    shim_fastapi()
+    app = FastAPI()
+
+    def get_api_key() -> dict[str, str]:
+        return {"id": "key-7", "org_id": "acme"}
+
+    def current_user() -> dict[str, str]:
+        return {"id": "ada", "org_id": "acme"}
+
+    @app.get("/key", dependencies=[Depends(get_api_key)])
+    async def key() -> None: ...
+
+    @app.get("/both", dependencies=[Depends(get_api_key), Depends(current_user)])
+    async def both() -> None: ...
+
+    await _ask(app, "/key")
+    machine = telemetry.span("GET /key")
+    assert machine["saas.org.id"] == "acme" and machine["saas.actor.type"] == "api_key"
+    assert "saas.actor.hash" in machine and "user.hash" not in machine
+    await _ask(app, "/both")
+    person = telemetry.span("GET /both")
+    assert person["saas.actor.type"] == "user" and "user.hash" in person
+    assert "saas.actor.hash" not in person

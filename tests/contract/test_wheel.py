@@ -15,6 +15,7 @@ ENTRY_POINTS = {
     "opentelemetry_configurator": "otel_shim.entry:ShimConfigurator",
     "opentelemetry_pre_instrument": "otel_shim.entry:pre_instrument",
     "opentelemetry_post_instrument": "otel_shim.entry:post_instrument",
+    "opentelemetry_environment_variables": "otel_shim.launcher",
 }
 
 

@@ -240,7 +240,7 @@ def test_a_healthy_environment_has_no_problem(doctor: Doctor, sink: ThreadingHTT
     came = sorted(sink.bodies)  # type: ignore[attr-defined]
     assert came == [("/v1/logs", 0), ("/v1/metrics", 0), ("/v1/traces", 0)]
     seen = report["observed"]
-    assert seen["distro"]["winner"] == "otel_shim.distro:ShimDistro"
+    assert seen["distro"]["winner"] == "otel_shim.entry:ShimDistro"
     assert seen["key"] == {
         "state": "host",
         "where": str(doctor.folder / "state"),

@@ -26,7 +26,7 @@ var rounds = func() int {
 	if set, err := strconv.Atoi(os.Getenv("IDENTITY_TEST_ROUNDS")); err == nil {
 		return set
 	}
-	return 400
+	return 250
 }()
 
 // Whatever the order of arrival and the cut into batches, the organisation is the oracle's, the
@@ -86,7 +86,9 @@ func TestNothingIsLeftAfterTTL(t *testing.T) {
 			retraceAll(batch, random.Uint64())
 			require.NoError(t, p.ConsumeTraces(context.Background(), batch))
 			time.Sleep(time.Second)
+			p.mu.Lock()
 			most = max(most, p.memory.spans)
+			p.mu.Unlock()
 		}
 		require.Less(t, most, 2*61*3*62, "more is remembered than what came within ttl, and within its renewal")
 		time.Sleep(4 * time.Minute)

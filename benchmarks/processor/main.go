@@ -4,11 +4,13 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 )
@@ -71,17 +73,19 @@ type result struct {
 	Heap         int64   `json:"live_heap_bytes"`
 	Allocated    float64 `json:"allocated_bytes_per_span"`
 	Held         int     `json:"held"`
+	Lacking      int     `json:"lacking"`
 	Outcome      string  `json:"outcome"`
 }
 
 func main() {
 	spans := flag.Int("spans", 300_000, "spans for each run at saturation")
 	out := flag.String("out", "../../.build/bench/processor.json", "where the figures go")
+	rounds := flag.Int("rounds", 3, "runs of each; the median by CPU counts")
 	flag.Parse()
 	folder, err := os.MkdirTemp("", "bench-processor")
 	must(err)
 	defer os.RemoveAll(folder)
-	results := saturate(folder, *spans)
+	results := saturate(folder, *spans, *rounds)
 	fmt.Println()
 	delays := pace(folder)
 	text, err := json.MarshalIndent(map[string]any{"saturation": results, "delays": delays}, "", "  ")
@@ -91,7 +95,7 @@ func main() {
 }
 
 // saturate sends as fast as it is taken.
-func saturate(folder string, spans int) (results []result) {
+func saturate(folder string, spans, rounds int) (results []result) {
 	var base costs
 	fmt.Printf("%-26s %6s %10s %10s %9s %9s %9s %8s  %s\n", "", "unid.", "CPU/span", "spans/s/c", "peak RSS", "heap", "B/span", "held", "outcome")
 	for _, unidentified := range []float64{0, 0.05, 0.3, 0.7} {
@@ -100,10 +104,16 @@ func saturate(folder string, spans int) (results []result) {
 			rivals = append(rivals, sampling, grouping)
 		}
 		traffic := makeTraffic(1, spans, unidentified)
-		for _, r := range rivals {
-			measured := run(folder, r, traffic, unidentified)
-			show(measured, &base)
-			results = append(results, measured)
+		measured := make([][]result, len(rivals))
+		for range rounds {
+			for i, r := range rivals {
+				measured[i] = append(measured[i], run(folder, r, traffic, unidentified))
+			}
+		}
+		for _, each := range measured {
+			slices.SortFunc(each, func(a, b result) int { return cmp.Compare(a.Microseconds, b.Microseconds) })
+			show(each[len(each)/2], &base)
+			results = append(results, each[len(each)/2])
 		}
 	}
 	return results
@@ -127,7 +137,7 @@ func show(r result, base *costs) {
 		note += fmt.Sprintf("; %+.0f %%", 100*more/base.nothing)
 	}
 	if r.Held > 0 {
-		note += fmt.Sprintf("; %.1f µs for each held span", (more-base.passing)*float64(r.Spans)/float64(r.Held))
+		note += fmt.Sprintf("; %.1f µs for each completed span", (more-base.passing)*float64(r.Spans)/float64(r.Lacking))
 	}
 	fmt.Printf("%-26s %5.0f%% %7.2f µs %10.0f %6d MB %6d MB %9.0f %8d  %s\n", r.Rival, 100*r.Unidentified,
 		r.Microseconds, r.PerCore, r.PeakRSS>>20, r.Heap>>20, r.Allocated, r.Held, note)
@@ -195,6 +205,7 @@ func run(folder string, r rival, traffic *traffic, unidentified float64) result 
 		Heap:         int64(own["otelcol_process_runtime_heap_alloc_bytes"]),
 		Allocated:    own["otelcol_process_runtime_total_alloc_bytes_total"] / float64(spans),
 		Held:         int(own["otelcol_processor_identity_hold_duration_seconds_count"]),
+		Lacking:      traffic.lacking(),
 		Outcome:      b.tally.String(),
 	}
 }

@@ -185,6 +185,16 @@ func identify(attributes pcommon.Map, trace int) {
 
 func orgOf(trace int) string { return fmt.Sprintf("org-%04d", trace%organisations) }
 
+// lacking is how many spans do not say whose they are.
+func (t *traffic) lacking() (n int) {
+	for _, s := range t.spans {
+		if !s.explicit {
+			n++
+		}
+	}
+	return n
+}
+
 // newRandom is the same each time.
 func newRandom() *rand.Rand { return rand.New(rand.NewPCG(1, 1)) }
 

@@ -101,7 +101,7 @@ reliability: setup ## Real Collectors killed, restarted, added and sampling unde
 
 .PHONY: soak
 soak: setup ## The processor's properties on more than a million random spans each (about 5 minutes)
-	@cd $(PROCESSOR) && IDENTITY_TEST_ROUNDS=12000 $(BENCH_GO) test -count=1 -timeout 60m -v \
+	@cd $(PROCESSOR) && IDENTITY_TEST_ROUNDS=17000 $(BENCH_GO) test -count=1 -timeout 60m -v \
 	-run 'TestAnyOrder|TestQuietGives|TestTightLimits|TestNothingIsLeft' .
 
 .PHONY: setup

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle
@@ -32,6 +33,7 @@ class Traffic:
         self._url = url
         self._stopped = threading.Event()
         self.answers: Counter[tuple[str, int]] = Counter()
+        self.took: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def run(self) -> None:
         """Send until stopped."""
@@ -40,6 +42,10 @@ class Traffic:
     def stop(self) -> None:
         """Let the senders end."""
         self._stopped.set()
+
+    def worst_p95(self, window: float) -> dict[str, float]:
+        """The worst p95 that the senders saw, by path, in seconds, over windows of this length."""
+        return {path: _worst(sorted(took), window) for path, took in self.took.items()}
 
     async def _all(self) -> None:
         await asyncio.gather(*(self._person(index) for index in range(SENDERS)))
@@ -55,9 +61,18 @@ class Traffic:
             for path in cycle(PATHS):
                 if self._stopped.is_set():
                     return
+                began = time.monotonic()
                 answer = await client.get(path.replace("{plan}", str(plan)))
+                self.took[path].append((began, time.monotonic() - began))
                 self.answers[path, answer.status_code] += 1
                 await asyncio.sleep(PAUSE_SECONDS)
+
+
+def _worst(took: list[tuple[float, float]], window: float) -> float:
+    windows: defaultdict[int, list[float]] = defaultdict(list)
+    for began, seconds in took:
+        windows[int(began / window)].append(seconds)
+    return max(sorted(each)[int(len(each) * 0.95)] for each in windows.values())
 
 
 @contextmanager

@@ -18,7 +18,7 @@ _MOST = 3
 async def find(
     client: httpx.AsyncClient, url: str, question: Question, now: float
 ) -> tuple[Sighting, ...]:
-    """The exemplars that show the fault, the largest value first. Raises LookupFailed.
+    """The exemplars that show the fault, a typical one first. Raises LookupFailed.
 
     The order depends on the exemplars alone, so that two relays name the same trace.
     """
@@ -36,10 +36,13 @@ async def find(
 
 
 def chosen(answer: Mapping[str, Any], above: float) -> tuple[Sighting, ...]:
-    """The sightings in an answer of the API."""
-    found = sorted(_values(answer, above))
-    unique = dict.fromkeys(sighting for _, sighting in found)
-    return tuple(unique)[:_MOST]
+    """The sightings in an answer of the API: the median, then the largest.
+
+    The largest alone may be an outlier from before the fault.
+    """
+    found = [sighting for _, sighting in sorted(_values(answer, above))]
+    typical = found[(len(found) - 1) // 2 :][:1]
+    return tuple(dict.fromkeys([*typical, *found]))[:_MOST]
 
 
 def _values(answer: Mapping[str, Any], above: float) -> Iterator[tuple[float, Sighting]]:

@@ -100,7 +100,19 @@ def test_the_fingerprint_is_of_labels_alone() -> None:
     assert alerts.fingerprint(one) != alerts.fingerprint({"labels": {**LABELS, "a": "b"}})
 
 
-def test_the_largest_exemplar_above_the_threshold_is_chosen() -> None:
+def test_an_outlier_is_not_named_first() -> None:
+    """The median shows the fault that many have; the largest comes next."""
+    answer = answer_of((60, "outlier", ""), *((0.3 + n / 100, f"t{n}", "") for n in range(9)))
+    chosen = [sighting.trace_id for sighting in exemplars.chosen(answer, 0.2)]
+    assert chosen == ["t5", "outlier", "t8"]
+
+
+def test_no_exemplar_is_no_sighting() -> None:
+    """An empty answer is an answer."""
+    assert exemplars.chosen(answer_of(), 0.2) == ()
+
+
+def test_exemplars_that_do_not_show_the_fault_are_left_out() -> None:
     """Those that do not show the fault, or lead to no trace, are left out; a tie has one answer."""
     answer = answer_of((0.1, "low", "a"), (0.3, "b", "2"), (0.3, "a", "1"), (9, "", "x"))
     assert exemplars.chosen(answer, 0.2) == (Sighting("a", "1"), Sighting("b", "2"))

@@ -92,7 +92,8 @@ def apply_sourced(root: context.LocalRoot, values: Mapping[str, str]) -> None:
         if "user_id" not in taken:  # it says what the actor is that was not taken
             taken -= {"actor_type"}
         if taken and not scope.mixed:
-            found = identity_from({name: values[name] for name in taken})
+            known: dict[str, Any] = {name: values[name] for name in taken}
+            found = Identity(**known)  # sources give canonical text
             scope.sourced |= taken
             root.put(scope, scope.identity.updated(found))
 

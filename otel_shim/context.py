@@ -277,12 +277,15 @@ def governing(context: Context | None = None) -> Scope | None:
     other work brings nobody's identity along.
     """
     place = place_of(get_current_span(context))
-    scope = cast("Scope | None", get_value(_SCOPE, context))
-    if place is None or not place.root.live():
+    return governing_under(place, context) if place is not None else None
+
+
+def governing_under(place: Place, context: Context | None) -> Scope | None:
+    """The scope that holds under a span of this context."""
+    if not place.root.live():
         return None
-    if scope is not None and scope.of(place.root):
-        return scope
-    return place.scope
+    scope = cast("Scope | None", get_value(_SCOPE, context))
+    return scope if scope is not None and scope.of(place.root) else place.scope
 
 
 def opened_outside(context: Context | None) -> Scope | None:

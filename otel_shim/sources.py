@@ -7,6 +7,7 @@ the name of its parameter or of its function), ``state`` (``request.state``), ``
 
 from __future__ import annotations
 
+import functools
 import re
 import types
 import uuid
@@ -143,11 +144,18 @@ def _step(value: Any, name: str) -> Any:
 
 def _instance_dict(value: Any, kind: type) -> dict[str, Any] | None:
     """The real ``__dict__`` of an object; None for one that has none, or computes it."""
+    descriptor = _dict_descriptor(kind)
+    found = descriptor.__get__(value) if descriptor is not None else None
+    return found if type(found) is dict else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _dict_descriptor(kind: type) -> Any:
+    """What gives the ``__dict__`` of a class's objects, if it is the interpreter's own."""
     for cls in _class_order(kind):
         descriptor = _class_dict(cls).get("__dict__")
         if descriptor is not None:
-            found = descriptor.__get__(value) if isinstance(descriptor, _REAL_DICT) else None
-            return found if type(found) is dict else None
+            return descriptor if isinstance(descriptor, _REAL_DICT) else None
     return None
 
 

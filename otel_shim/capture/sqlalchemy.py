@@ -7,8 +7,9 @@ the stable database conventions. Values of parameters and messages of errors are
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import wrapt
@@ -32,13 +33,32 @@ from otel_shim.model import Scalar
 _SPAN = "_otel_shim_span"
 _SYSTEMS = {"oracle": "oracle.db", "mssql": "microsoft.sql_server"}
 _LONGEST_QUERY = 4096
+_KNOWN_QUERIES = 500
+"""As many as SQLAlchemy itself keeps compiled for an engine."""
 
 
-class Target(NamedTuple):
-    """What is the same for every statement of an engine."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is the same for every statement of an engine, and for every execution of a statement."""
 
     namespace: str
     attributes: dict[str, Scalar]
+    known: dict[str, tuple[str, dict[str, Scalar]]] = field(default_factory=dict)
+
+    def learn(self, statement: str) -> tuple[str, dict[str, Scalar]]:
+        """The span's name and attributes; short statements are remembered, as many as repeat."""
+        operation = _operation(statement)
+        attributes = {
+            **self.attributes,
+            DB_OPERATION_NAME: operation,
+            DB_QUERY_TEXT: statement[:_LONGEST_QUERY],
+        }
+        found = (f"{operation} {self.namespace}" if self.namespace else operation), attributes
+        if len(statement) <= _LONGEST_QUERY:
+            if len(self.known) >= _KNOWN_QUERIES:
+                self.known.clear()
+            self.known[statement] = found
+        return found
 
 
 def install() -> None:
@@ -73,15 +93,9 @@ class Statements:
         if execution is None or not is_instrumentation_enabled():
             return
         target = self._target(conn.engine)
-        operation = _operation(statement)
-        attributes = {
-            **target.attributes,
-            DB_OPERATION_NAME: operation,
-            DB_QUERY_TEXT: statement[:_LONGEST_QUERY],
-        }
+        name, attributes = target.known.get(statement) or target.learn(statement)
         if many and not _is_one_insert(execution):
-            attributes[DB_OPERATION_BATCH_SIZE] = len(parameters)
-        name = f"{operation} {target.namespace}" if target.namespace else operation
+            attributes = {**attributes, DB_OPERATION_BATCH_SIZE: len(parameters)}
         span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
         setattr(execution, _SPAN, span)
 

@@ -25,16 +25,16 @@ class IdentitySpanProcessor(SpanProcessor):
         if place is None or span.parent is None:
             _start_root(span, parent_context)
         else:
-            _start_child(span, cast(Span, parent), place.root, parent_context)
+            _start_child(span, cast(Span, parent), place, parent_context)
 
 
 def _start_child(
-    span: Span, parent: Span, root: context.LocalRoot, parent_context: Context | None
+    span: Span, parent: Span, place: context.Place, parent_context: Context | None
 ) -> None:
-    scope = context.governing(parent_context)
+    scope = context.governing_under(place, parent_context)
     if scope is None:  # the work above has ended: nobody's identity is inherited from it
         return _start_root(span, None)
-    root.enter(span, scope, parent)
+    place.root.enter(span, scope, parent)
     if scope.attributes:
         _sdk_compat.stamp(span, scope.attributes)
     return None

@@ -12,12 +12,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from .servers import EXPORTING, HERE, VARIANTS, Application, Ports, Server, accepted
 
-CONNECTIONS = 1
+CONNECTIONS = 4
 _QUIET_SECONDS = 0.8
 _POLL_SECONDS = 0.1
 _DRAIN_SECONDS = 30.0
@@ -76,18 +76,25 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | 2)
 
 
-def added(rounds: Iterable[Round], variant: str) -> Spread:
-    """Microseconds that a variant adds to a request."""
-    return Spread.of(turns[variant].cpu_us - turns["bare"].cpu_us for turns in rounds)
+def cost(turn: Turn) -> float:
+    """CPU time of a request, microseconds."""
+    return turn.cpu_us
 
 
-def ratio(rounds: Iterable[Round]) -> Spread:
-    """What the shim adds, to what the official packages add in the same round."""
-    return Spread.of(
-        (turns["shim"].cpu_us - turns["bare"].cpu_us)
-        / (turns["official"].cpu_us - turns["bare"].cpu_us)
-        for turns in rounds
+def added(rounds: Sequence[Round], variant: str) -> Spread:
+    """Microseconds that a variant adds to a request: to the median of the bare one."""
+    bare = each(rounds, "bare", cost).median
+    return Spread.of(turns[variant].cpu_us - bare for turns in rounds)
+
+
+def ratio(rounds: Sequence[Round]) -> Spread:
+    """What the shim adds, to what the official packages add: of the medians, and round by round."""
+    bare = each(rounds, "bare", cost).median
+    spread = Spread.of(
+        (turns["shim"].cpu_us - bare) / (turns["official"].cpu_us - bare) for turns in rounds
     )
+    of_medians = added(rounds, "shim").median / added(rounds, "official").median
+    return replace(spread, median=of_medians)
 
 
 def each(rounds: Iterable[Round], variant: str, value: Callable[[Turn], float]) -> Spread:

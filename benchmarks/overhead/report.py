@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .environments import Environment
-from .measure import Case, Round, Spread, added, each, ratio
+from .measure import Case, Round, Spread, added, cost, each, ratio
 from .servers import EXPORTING, VARIANTS
 
 Results = Mapping[Case, Sequence[Round]]
@@ -51,7 +51,7 @@ def lines(results: Results) -> Iterator[str]:
 
 
 def _cost(case: Case, rounds: Sequence[Round]) -> str:
-    bare = each(rounds, "bare", lambda turn: turn.cpu_us)
+    bare = each(rounds, "bare", cost)
     costs = "".join(f"{_wide(added(rounds, variant)):>21}" for variant in EXPORTING)
     goal = f"<= {case.goal:.2f}" if case.goal else "not the same telemetry"
     relation = _wide(ratio(rounds), 2)

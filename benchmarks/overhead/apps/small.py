@@ -2,13 +2,13 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
 import httpx
 from fastapi import Depends, FastAPI
-from sqlalchemy import create_engine, func, select
+from sqlalchemy import bindparam, create_engine, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 logging.basicConfig(level=logging.INFO)
@@ -37,6 +37,11 @@ class Shift(Base):
     hours: Mapped[int]
 
 
+USER = select(User).where(User.id == bindparam("id"))
+TOTAL = select(func.sum(Shift.hours)).where(Shift.user_id == bindparam("user"))
+LONG = select(Shift).where(Shift.hours > bindparam("hours"))
+
+
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     Base.metadata.drop_all(engine)
@@ -51,7 +56,7 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-def database() -> Iterator[Session]:
+async def database() -> AsyncIterator[Session]:
     with Session(engine) as session:
         yield session
 
@@ -59,8 +64,8 @@ def database() -> Iterator[Session]:
 Database = Annotated[Session, Depends(database)]
 
 
-def current_user(session: Database) -> User:
-    return session.scalars(select(User).where(User.id == 1)).one()
+async def current_user(session: Database) -> User:
+    return session.scalars(USER, {"id": 1}).one()
 
 
 @app.get("/plain")
@@ -78,7 +83,7 @@ async def logged() -> dict[str, str]:
 def queries(
     session: Database, current_user: Annotated[User, Depends(current_user)]
 ) -> dict[str, int]:
-    total = session.scalar(select(func.sum(Shift.hours)).where(Shift.user_id == current_user.id))
-    shifts = session.scalars(select(Shift).where(Shift.hours > 4)).all()
+    total = session.scalar(TOTAL, {"user": current_user.id})
+    shifts = session.scalars(LONG, {"hours": 4}).all()
     quota = downstream.get("/quota").raise_for_status().json()
     return {"total": total or 0, "long": len(shifts), "left": quota["left"]}

@@ -8,14 +8,10 @@ The hooks run whichever distro won, so processors are attached there too, once.
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
-import re
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, replace
+from collections.abc import MutableMapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,20 +24,11 @@ from opentelemetry.environment_variables import (
     OTEL_TRACES_EXPORTER,
 )
 from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]
-from opentelemetry.instrumentation.environment_variables import (
-    OTEL_PYTHON_CONFIGURATOR,
-    OTEL_PYTHON_DISABLED_INSTRUMENTATIONS,
-    OTEL_PYTHON_DISTRO,
-)
-from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
-    BaseInstrumentor,
-)
-from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.instrumentation.environment_variables import OTEL_PYTHON_CONFIGURATOR
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.environment_variables import (
     OTEL_CONFIG_FILE,
     OTEL_EXPORTER_OTLP_PROTOCOL,
-    OTEL_SDK_DISABLED,
     OTEL_SERVICE_NAME,
 )
 from opentelemetry.sdk.metrics import MeterProvider
@@ -51,24 +38,21 @@ from opentelemetry.semconv._incubating.attributes.telemetry_attributes import (
     TELEMETRY_DISTRO_NAME,
     TELEMETRY_DISTRO_VERSION,
 )
-from opentelemetry.util._importlib_metadata import EntryPoint, entry_points
+from opentelemetry.util._importlib_metadata import EntryPoint
 
-from otel_shim import _sdk_compat, attributes, config, config_file, context, operations, pseudonym
+from otel_shim import _sdk_compat, attributes, context, operations, pseudonym, steering
 from otel_shim._guard import guarded, logger
 from otel_shim.capture import fastapi, sqlalchemy, starlette
 from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
-from otel_shim.config_file import FileSettings
 from otel_shim.environment_variables import OTEL_SHIM_SECRET
 from otel_shim.signals import encoding, export, logs
 from otel_shim.signals.metrics import JobMetrics, RequestMetrics
 from otel_shim.signals.propagation import EdgePropagator
 from otel_shim.signals.spans import IdentitySpanProcessor
+from otel_shim.wiring import NAME, wiring
 
-NAME = "otel_shim"
-_LOADER = "opentelemetry.instrumentation.auto_instrumentation._load"
-_OURS_LOADED = re.compile(rf"not loaded(, {NAME} already loaded| because {NAME} is set )")
 _SEMCONV = "OTEL_SEMCONV_STABILITY_OPT_IN"
 _DEFAULTS = {
     OTEL_PYTHON_CONFIGURATOR: NAME,
@@ -80,110 +64,18 @@ _DEFAULTS = {
 }
 
 
-@dataclass(frozen=True)
-class Wiring:
-    """What this process is told: the settings, and which instrumentors are switched off."""
-
-    settings: Config
-    disabled: frozenset[str]
-    active: bool
-
-    def takes(self, name: str) -> bool:
-        """Whether our capture, or the framework's own telemetry, does the work of an instrumentor."""
-        ours = ("sqlalchemy", "logging", "starlette")
-        return name in ours or (name == "fastapi" and fastapi.has_own_telemetry())
-
-    def wants(self, name: str) -> bool:
-        """Whether a library is to be traced at all."""
-        return self.active and not self.disabled & {name, "*"}
-
-
-@functools.cache
-def wiring() -> Wiring:
-    """Read the environment and the configuration file, once."""
-    environ: Mapping[str, str] = os.environ
-    file = FileSettings()
-    if path := environ.get(OTEL_CONFIG_FILE):
-        file = _read_file(path)
-    disabled = environ.get(OTEL_PYTHON_DISABLED_INSTRUMENTATIONS, "").split(",")
-    settings = config.from_environ({**environ, **file.variables})
-    return Wiring(
-        settings=replace(settings, errors=settings.errors + file.errors),
-        disabled=file.disabled | {name.strip() for name in disabled},
-        active=environ.get(OTEL_SDK_DISABLED, "").strip().lower() != "true",
-    )
-
-
-def _read_file(path: str) -> FileSettings:
-    """Our part of the file. Without a usable one the SDK is configured from the environment instead."""
-    try:
-        return config_file.read(path)
-    except config_file.ConfigFileError as error:
-        del os.environ[OTEL_CONFIG_FILE]
-        message = f"{OTEL_CONFIG_FILE}={path} is left out, the environment is used instead: {error}"
-        return FileSettings(errors=(message,))
-
-
 class ShimDistro(BaseDistro):  # type: ignore[misc]
     """Sets defaults for what the operator left open, and leaves out instrumentors that we replace."""
 
     def _configure(self, **kwargs: Any) -> None:
         set_defaults(os.environ)
-        _quiet_loader()
+        steering.quiet_loader()
 
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
         """Load an official instrumentor, unless ours or the framework's own telemetry takes its place."""
         wired = wiring()
         if wired.wants(entry_point.name) and not wired.takes(entry_point.name):
             super().load_instrumentor(entry_point, **kwargs)
-
-
-_instrument = BaseInstrumentor.instrument
-
-
-def _steer_instrumentors(wired: Wiring) -> None:
-    """Steer what the loader does with official instrumentors, whichever distro won.
-
-    Those whose work is done otherwise are left out: to undo them afterwards would come too late, since
-    modules that were imported meanwhile keep what was wrapped. FastAPI's is given our options.
-    """
-    installed = entry_points(group="opentelemetry_instrumentor")
-    names = {entry_point.module: entry_point.name for entry_point in installed}
-
-    def instrument(self: BaseInstrumentor, **kwargs: Any) -> Any:
-        name = names.get(type(self).__module__, "")
-        if wired.takes(name) or not wired.wants(name):
-            return None
-        options = _fastapi_options() if name == "fastapi" else {}
-        return _instrument(self, **{**options, **kwargs})
-
-    BaseInstrumentor.instrument = instrument
-
-
-class _Taken(logging.Filter):
-    """What the loader says about those whose work ours do: that they are not loaded."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Drop it; of others, that they take no part is to be known."""
-        message = record.getMessage()
-        if message.startswith("Configuration of ") and _OURS_LOADED.search(message):
-            return False
-        return not wiring().takes(message.partition(" only instruments ")[0])
-
-
-def _quiet_loader() -> None:
-    loader = logging.getLogger(_LOADER)
-    if not any(isinstance(each, _Taken) for each in loader.filters):
-        loader.addFilter(_Taken())
-
-
-def _fastapi_options() -> dict[str, Any]:
-    """One server span a request, with the attributes of FastAPI's own telemetry; our own metrics."""
-    return {
-        "exclude_spans": ["receive", "send"],
-        "server_request_hook": starlette.align,
-        "meter_provider": NoOpMeterProvider(),  # ours know role and plan
-    }
 
 
 _unapplied: list[str] = []
@@ -195,7 +87,7 @@ class ShimConfigurator(_sdk_compat.SDKConfigurator):
 
     def _configure(self, **kwargs: Any) -> None:
         set_defaults(os.environ)  # where another distro won, or a misspelt one
-        _quiet_loader()
+        steering.quiet_loader()
         wiring()
         if not os.environ.get(OTEL_CONFIG_FILE):
             return self._from_environment(**kwargs)
@@ -244,10 +136,10 @@ def pre_instrument() -> None:
         return
     settings = wired.settings
     os.environ.setdefault(_SEMCONV, _DEFAULTS[_SEMCONV])  # where another distro won
-    _steer_instrumentors(wired)
+    steering.steer(wired)
     if wired.wants("logging"):
         logs.take_records(settings.log_format, os.environ.get(OTEL_SERVICE_NAME, ""))
-    for error in (*settings.errors, *_unapplied, *_misspelt(os.environ)):
+    for error in (*settings.errors, *_unapplied, *steering.misspelt(os.environ)):
         logger.error("%s", error)
     _use_identity(settings)
     _attach_processors()
@@ -308,20 +200,8 @@ def post_instrument() -> None:
     wired = wiring()
     if not wired.active:
         return
-    BaseInstrumentor.instrument = _instrument
+    steering.release()
     logger.info("otel-shim is active in process %d", os.getpid())
-
-
-def _misspelt(environ: Mapping[str, str]) -> Iterator[str]:
-    """Names of a distro or configurator that nobody has: the loader takes another without a word."""
-    for variable, group in (
-        (OTEL_PYTHON_DISTRO, "opentelemetry_distro"),
-        (OTEL_PYTHON_CONFIGURATOR, "opentelemetry_configurator"),
-    ):
-        name = environ.get(variable)
-        installed = sorted({entry_point.name for entry_point in entry_points(group=group)})
-        if name is not None and name not in installed:
-            yield f"{variable}={name} is not installed; write one of {', '.join(installed)}"
 
 
 def _use_identity(settings: Config) -> None:

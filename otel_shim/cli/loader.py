@@ -16,7 +16,7 @@ from typing import Any
 
 from opentelemetry.util._importlib_metadata import EntryPoint, entry_points
 
-from otel_shim import _sdk_compat, distro
+from otel_shim import _sdk_compat, wiring
 from otel_shim.cli.observation import (
     FAILED,
     LOADED,
@@ -169,7 +169,7 @@ def instrumentors(record: Record) -> Iterator[Instrumentor]:
 def _outcome(entry_point: EntryPoint, record: Record) -> tuple[str, str, str]:
     name = entry_point.name
     conflict = record.conflicts.get(_name(entry_point.dist))
-    wired = distro.wiring()
+    wired = wiring.wiring()
     if active(entry_point):
         return LOADED, "", ""
     if wired.active and not wired.wants(name):

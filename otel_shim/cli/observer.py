@@ -23,7 +23,7 @@ from opentelemetry.instrumentation.environment_variables import (
 )
 from opentelemetry.sdk.environment_variables import OTEL_CONFIG_FILE
 
-from otel_shim import distro, pseudonym
+from otel_shim import pseudonym, wiring
 from otel_shim.cli import application, inspection, loader, trial
 from otel_shim.cli.observation import ConfigFile, Key, Observation, Trial
 from otel_shim.config import Config
@@ -44,7 +44,7 @@ def observe(target: str | None) -> Observation:
     asked = dict(os.environ)  # before a distro sets its defaults
     before = _secret_exists(asked)
     record = loader.run()
-    wired = distro.wiring()
+    wired = wiring.wiring()
     app = application.load(target) if target is not None else None
     return Observation(
         python=platform.python_version(),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]
 
-from otel_shim import config, context, distro
+from otel_shim import config, context, distro, steering, wiring
 from otel_shim.model import Identity
 from otel_shim.signals.logs import IdentityLogRecordProcessor
 from otel_shim.signals.spans import IdentitySpanProcessor
@@ -21,9 +21,9 @@ IDENTITY = Identity("acme", "ada")
 
 @pytest.fixture(autouse=True)
 def _wiring_is_read_anew() -> Any:
-    distro.wiring.cache_clear()
+    wiring.wiring.cache_clear()
     yield
-    distro.wiring.cache_clear()
+    wiring.wiring.cache_clear()
 
 
 def test_defaults_are_never_over_what_is_set() -> None:
@@ -143,8 +143,8 @@ def test_instrumentors(name: str, loaded: bool, monkeypatch: pytest.MonkeyPatch)
 
 def test_misspelt_names_are_said() -> None:
     """A distro that nobody has would be replaced without a word."""
-    (error,) = distro._misspelt({"OTEL_PYTHON_DISTRO": "otel_shmi"})
+    (error,) = steering.misspelt({"OTEL_PYTHON_DISTRO": "otel_shmi"})
     assert (
         error.startswith("OTEL_PYTHON_DISTRO=otel_shmi is not installed") and "otel_shim" in error
     )
-    assert list(distro._misspelt({"OTEL_PYTHON_CONFIGURATOR": "otel_shim"})) == []
+    assert list(steering.misspelt({"OTEL_PYTHON_CONFIGURATOR": "otel_shim"})) == []

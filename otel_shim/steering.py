@@ -1,0 +1,88 @@
+"""Steering OpenTelemetry's loader: which official instrumentors it loads, and what it says about it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from opentelemetry.instrumentation.environment_variables import (
+    OTEL_PYTHON_CONFIGURATOR,
+    OTEL_PYTHON_DISTRO,
+)
+from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
+    BaseInstrumentor,
+)
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.util._importlib_metadata import entry_points
+
+from otel_shim.capture import starlette
+from otel_shim.wiring import NAME, Wiring, wiring
+
+_LOADER = "opentelemetry.instrumentation.auto_instrumentation._load"
+_OURS_LOADED = re.compile(rf"not loaded(, {NAME} already loaded| because {NAME} is set )")
+_instrument = BaseInstrumentor.instrument
+
+
+def steer(wired: Wiring) -> None:
+    """Steer what the loader does with official instrumentors, whichever distro won.
+
+    Those whose work is done otherwise are left out: to undo them afterwards would come too late, since
+    modules that were imported meanwhile keep what was wrapped. FastAPI's is given our options.
+    """
+    installed = entry_points(group="opentelemetry_instrumentor")
+    names = {entry_point.module: entry_point.name for entry_point in installed}
+
+    def instrument(self: BaseInstrumentor, **kwargs: Any) -> Any:
+        name = names.get(type(self).__module__, "")
+        if wired.takes(name) or not wired.wants(name):
+            return None
+        options = _fastapi_options() if name == "fastapi" else {}
+        return _instrument(self, **{**options, **kwargs})
+
+    BaseInstrumentor.instrument = instrument
+
+
+def release() -> None:
+    """Let the application instrument what it likes."""
+    BaseInstrumentor.instrument = _instrument
+
+
+class _Taken(logging.Filter):
+    """What the loader says about those whose work ours do: that they are not loaded."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drop it; of others, that they take no part is to be known."""
+        message = record.getMessage()
+        if message.startswith("Configuration of ") and _OURS_LOADED.search(message):
+            return False
+        return not wiring().takes(message.partition(" only instruments ")[0])
+
+
+def quiet_loader() -> None:
+    """Keep the loader from calling an error what ours do instead."""
+    loader = logging.getLogger(_LOADER)
+    if not any(isinstance(each, _Taken) for each in loader.filters):
+        loader.addFilter(_Taken())
+
+
+def _fastapi_options() -> dict[str, Any]:
+    """One server span a request, with the attributes of FastAPI's own telemetry; our own metrics."""
+    return {
+        "exclude_spans": ["receive", "send"],
+        "server_request_hook": starlette.align,
+        "meter_provider": NoOpMeterProvider(),  # ours know role and plan
+    }
+
+
+def misspelt(environ: Mapping[str, str]) -> Iterator[str]:
+    """Names of a distro or configurator that nobody has: the loader takes another without a word."""
+    for variable, group in (
+        (OTEL_PYTHON_DISTRO, "opentelemetry_distro"),
+        (OTEL_PYTHON_CONFIGURATOR, "opentelemetry_configurator"),
+    ):
+        name = environ.get(variable)
+        installed = sorted({entry_point.name for entry_point in entry_points(group=group)})
+        if name is not None and name not in installed:
+            yield f"{variable}={name} is not installed; write one of {', '.join(installed)}"

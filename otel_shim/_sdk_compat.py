@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple, cast
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple, cast
 from opentelemetry import trace as trace_api
 from opentelemetry._logs import LogRecord
 from opentelemetry._logs import _internal as logs_api
+from opentelemetry.context import Context
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.sdk._configuration import _OTelSDKConfigurator as SDKConfigurator
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
@@ -19,9 +21,12 @@ from opentelemetry.sdk._logs.export import (
     SimpleLogRecordProcessor,
 )
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_attributes
 from opentelemetry.sdk.metrics._internal.aggregation import (
     _DEFAULT_EXPLICIT_BUCKET_HISTOGRAM_AGGREGATION_BOUNDARIES as _DEFAULT_BOUNDARIES,
 )
+from opentelemetry.sdk.metrics._internal.measurement import Measurement
+from opentelemetry.sdk.metrics._internal.metric_reader_storage import MetricReaderStorage
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.resources import Resource
@@ -229,6 +234,60 @@ def add_views(provider: MeterProvider, instruments: Iterable[Any], views: Sequen
         return False
     config.views = (*config.views, *views)
     return True
+
+
+class Series:
+    """One series of a histogram, found once.
+
+    For every measurement the SDK cleans, filters, sorts and hashes all labels, to look the series up. Where it is not yet there, or not as this SDK keeps it, the measurement goes the public way.
+    """
+
+    def __init__(self, instrument: Any, labels: Mapping[str, Any]) -> None:
+        self._instrument = instrument
+        self._labels = labels
+        self._storages: Any = None
+        self._places: list[tuple[Any, Any]] = []
+
+    def record(self, value: float, more: Mapping[str, Any], context: Context) -> None:
+        """Record a finite value; ``more`` is no label and stays on the exemplar."""
+        found = self._aggregations()
+        if not found or None in found:
+            self._instrument.record(value, {**self._labels, **more}, context=context)
+            self._storages = None  # found next time
+            return
+        instrument = self._instrument
+        measurement = Measurement(value, time.time_ns(), instrument, context, more)
+        sampled = instrument._measurement_consumer._sdk_config.exemplar_filter.should_sample(
+            value, measurement.time_unix_nano, more, context
+        )
+        for aggregation in found:
+            aggregation.aggregate(measurement, sampled)
+
+    def _aggregations(self) -> list[Any]:
+        consumer = getattr(self._instrument, "_measurement_consumer", None)
+        storages = getattr(consumer, "_reader_storages", None)
+        if not storages or not self._instrument._is_enabled():
+            return []
+        if storages is not self._storages:  # replaced whenever a reader comes or goes
+            self._places = _places(self._instrument, self._labels, storages.values())
+            self._storages = storages
+        return [match._attributes_aggregation.get(key) for match, key in self._places]
+
+
+def _places(
+    instrument: Any, labels: Mapping[str, Any], storages: Iterable[Any]
+) -> list[tuple[Any, Any]]:
+    """Where the readers keep a series; none where one of them keeps it in a way of its own."""
+    places: list[tuple[Any, Any]] = []
+    for storage in storages:
+        if type(storage) is not MetricReaderStorage:
+            return []
+        for match in storage._get_or_init_view_instrument_match(instrument):
+            kept = match._view._attribute_keys
+            if kept is not None and not labels.keys() <= kept:
+                return []
+            places.append((match, _hash_attributes(labels)))
+    return places
 
 
 def has_metric_readers(provider: MeterProvider) -> bool:

@@ -76,6 +76,7 @@ class RequestMetrics:
         self._first_byte = histogram(meters, semconv.METRIC_SAAS_STREAM_TIME_TO_FIRST_BYTE)
         self._names_requests = _restrict(meters, self._duration, self._first_byte)
         self._labels: dict[_Key, dict[str, Any]] = {}
+        self._series: dict[tuple[int, int], _sdk_compat.Series] = {}
 
     @guarded(default=None)
     def begin(self, scope: MutableMapping[str, Any], inbound: context.Inbound) -> Exchange:
@@ -92,10 +93,17 @@ class RequestMetrics:
 
     def _record(self, instrument: Histogram, exchange: Exchange, seconds: float) -> None:
         inbound = exchange.inbound
-        labels = self._labels_of(exchange)
-        if self._names_requests:
-            labels = {**labels, EXEMPLAR_REQUEST_ID: inbound.request_id}
-        instrument.record(seconds, labels, context=_at(inbound.root))
+        more = {EXEMPLAR_REQUEST_ID: inbound.request_id} if self._names_requests else {}
+        series = self._series_of(instrument, self._labels_of(exchange))
+        series.record(seconds, more, _at(inbound.root))
+
+    def _series_of(self, instrument: Histogram, labels: Mapping[str, Any]) -> _sdk_compat.Series:
+        """The series of these labels, which live as long as this."""
+        key = (id(instrument), id(labels))
+        found = self._series.get(key)
+        if found is None:
+            found = self._series[key] = _sdk_compat.Series(instrument, labels)
+        return found
 
     def _labels_of(self, exchange: Exchange) -> Mapping[str, Any]:
         """The labels, made once for each combination; beyond the limit all have one."""

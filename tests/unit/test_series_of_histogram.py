@@ -18,7 +18,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 
 from otel_shim import _sdk_compat
 
-LABELS = {"http.route": "/plans/{id}", "http.response.status_code": 200}
+LABELS: dict[str, str | int] = {"http.route": "/plans/{id}", "http.response.status_code": 200}
 MORE = {"request_id": "r-1"}
 VALUES = (0.0, 0.004, 0.2, 3.0, 100.0)
 SAMPLED = set_span_in_context(NonRecordingSpan(SpanContext(7, 9, False, TraceFlags(1))), Context())
@@ -29,7 +29,9 @@ class Meter:
     """A provider with one histogram; ``ours`` records past the lookup, or the public way."""
 
     def __init__(self, ours: bool, *views: View, delta: bool = False) -> None:
-        temporality = {Histogram: AggregationTemporality.DELTA} if delta else {}
+        temporality: dict[type, AggregationTemporality] = (
+            {Histogram: AggregationTemporality.DELTA} if delta else {}
+        )
         self.reader = InMemoryMetricReader(preferred_temporality=temporality)
         self.provider = MeterProvider([self.reader], views=views, shutdown_on_exit=False)
         self._histogram = self.provider.get_meter("m").create_histogram("h")

@@ -37,6 +37,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 _INJECTED = frozenset(
     {_IDENTITY, "otelTraceID", "otelSpanID", "otelTraceSampled", "otelServiceName"}
 )
+_HIDDEN = _STANDARD | _INJECTED | {_ERROR_CODE, "color_message"}
 
 
 class IdentityLogRecordProcessor(LogRecordProcessor):
@@ -149,8 +150,7 @@ def _timestamp(created: float) -> str:
 
 def _own(record: logging.LogRecord) -> dict[str, Any]:
     """The fields that the application gave, and what is known of its error."""
-    hidden = _STANDARD | _INJECTED | {_ERROR_CODE, "color_message"}
-    found = {key: value for key, value in vars(record).items() if key not in hidden}
+    found = {key: value for key, value in vars(record).items() if key not in _HIDDEN}
     if record.stack_info:
         found[CODE_STACKTRACE] = record.stack_info
     if record.exc_info and record.exc_info[0] is not None:

@@ -73,8 +73,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="load of each server in each round")
     parser.add_argument("--case", nargs="+", choices=[case.name for case in CASES])
     options = parser.parse_args(arguments)
-    options.rounds = options.rounds or (3 if options.quick else 10)
-    options.seconds = options.seconds or (0.8 if options.quick else 1.5)
+    options.rounds = options.rounds or (3 if options.quick else 8)
+    options.seconds = options.seconds or (0.8 if options.quick else 1.2)
     options.case = options.case or (QUICK if options.quick else [case.name for case in CASES])
     return options
 

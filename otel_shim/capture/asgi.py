@@ -131,7 +131,8 @@ def _start_response(message: Message, inbound: context.Inbound, scope: ASGIScope
     """Settle what is known by now, and put the ids on the response."""
     headers: list[Header] = [(bytes(k), bytes(v)) for k, v in message.get("headers", ())]
     present = {name.lower(): value for name, value in reversed(headers)}  # the first of a name
-    _adopt(present.get(_REQUEST_ID), inbound)
+    if (own := present.get(_REQUEST_ID)) is not None:
+        _adopt(own, inbound)
     resolution: Resolution = scope[RESOLUTION]
     resolution.from_scope()
     root = inbound.root
@@ -140,9 +141,9 @@ def _start_response(message: Message, inbound: context.Inbound, scope: ASGIScope
     return {**message, "headers": headers + _ids(present, inbound)}
 
 
-def _adopt(own: bytes | None, inbound: context.Inbound) -> None:
+def _adopt(own: bytes, inbound: context.Inbound) -> None:
     """Take the request id that the application itself put on its response."""
-    adopted = request_ids.well_formed(own) if own is not None else None
+    adopted = request_ids.well_formed(own)
     if adopted is None or adopted == inbound.request_id:
         return
     inbound.request_id = adopted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -91,30 +91,37 @@ def _watch_solver(module: Any, resolver: Resolver) -> None:
         return
     watched = _WatchedNames(resolver)
 
-    async def solve_watched(*args: Any, **kwargs: Any) -> Any:
-        resolution = _resolution(kwargs)
-        if resolution is None or kwargs.get("dependency_cache") is not None:
-            return await solve(*args, **kwargs)
-        resolution.from_scope()
-        names = watched.of(kwargs["dependant"])
-        if names:
-            kwargs["dependency_cache"] = _Results(resolution, names)
-        solved = await solve(*args, **kwargs)
-        if not getattr(solved, "errors", None):
-            resolution.from_scope(path=True)
-        return solved
+    def solve_watched(*args: Any, **kwargs: Any) -> Awaitable[Any]:
+        resolution = _watching(kwargs, watched, bool(resolver.path))
+        solving: Awaitable[Any] = solve(*args, **kwargs)
+        return solving if resolution is None else _look_again(resolution, solving)
 
     module.solve_dependencies = functools.wraps(solve)(solve_watched)
 
 
 @guarded(default=None)
-def _resolution(kwargs: dict[str, Any]) -> Resolution | None:
+def _watching(kwargs: dict[str, Any], watched: _WatchedNames, paths: bool) -> Resolution | None:
+    """Look at what is there before the solver runs; the resolution that is to look again afterwards."""
     scope = kwargs["request"].scope
     found = scope.get(RESOLUTION)
     if not isinstance(found, Resolution) or "dependant" not in kwargs:
         return None
     found.follow(scope)
-    return found
+    if kwargs.get("dependency_cache") is not None:
+        return None
+    found.from_scope()
+    names = watched.of(kwargs["dependant"])
+    if names:
+        kwargs["dependency_cache"] = _Results(found, names)
+    # Without dependencies nothing of the application runs, so nothing can be new afterwards.
+    return found if paths or kwargs["dependant"].dependencies else None
+
+
+async def _look_again(resolution: Resolution, solving: Awaitable[Any]) -> Any:
+    solved = await solving
+    if not getattr(solved, "errors", None):
+        resolution.from_scope(path=True)
+    return solved
 
 
 class _Results(dict[Any, Any]):

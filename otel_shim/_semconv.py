@@ -40,12 +40,126 @@ SAAS_GDPR_LEGAL_BASIS: Final = "saas.gdpr.legal_basis"
 """The legal basis of the processing (GDPR Art. 6), as a short code."""
 SAAS_GDPR_RETENTION_CLASS: Final = "saas.gdpr.retention_class"
 """The retention class of the data touched."""
+SAAS_JOB_RUN_ID: Final = "saas.job.run.id"
+"""The run; attempts of one run share it."""
+SAAS_JOB_ATTEMPT: Final = "saas.job.attempt"
+"""Which attempt of the run this is, from 1."""
+SAAS_JOB_SYSTEM: Final = "saas.job.system"
+"""What ran the job."""
+SAAS_JOB_SYSTEM_FUNCTION: Final = "function"
+SAAS_JOB_SYSTEM_APSCHEDULER: Final = "apscheduler"
+SAAS_JOB_SYSTEM_CELERY: Final = "celery"
+SAAS_JOB_SYSTEM_RQ: Final = "rq"
+SAAS_JOB_TRIGGER: Final = "saas.job.trigger"
+"""Why the job ran."""
+SAAS_JOB_TRIGGER_SCHEDULE: Final = "schedule"
+SAAS_JOB_TRIGGER_MANUAL: Final = "manual"
+SAAS_JOB_TRIGGER_RETRY: Final = "retry"
+SAAS_JOB_TRIGGER_CATCH_UP: Final = "catch_up"
+SAAS_JOB_SCHEDULED_TIME: Final = "saas.job.scheduled_time"
+"""When the run was due, RFC 3339."""
+SAAS_JOB_START_DELAY: Final = "saas.job.start.delay"
+"""Seconds from when the run was due to its start."""
 SAAS_JOB_OUTCOME: Final = "saas.job.outcome"
-"""How a job ended."""
+"""How a run ended."""
 SAAS_JOB_OUTCOME_SUCCESS: Final = "success"
 SAAS_JOB_OUTCOME_FAILURE: Final = "failure"
+SAAS_JOB_OUTCOME_PARTIAL: Final = "partial"
+SAAS_JOB_OUTCOME_SKIPPED: Final = "skipped"
+SAAS_JOB_OUTCOME_MISSED: Final = "missed"
+SAAS_JOB_OUTCOME_TIMEOUT: Final = "timeout"
+SAAS_JOB_OVERRUN: Final = "saas.job.overrun"
+"""True where the run took longer than was declared."""
+SAAS_JOB_CRITICAL: Final = "saas.job.critical"
+"""Whether somebody is to be woken when the job fails, is late or does not run."""
+SAAS_JOB_SCHEDULE: Final = "saas.job.schedule"
+"""When the job is to run, as declared, five-field cron or `every 15m`."""
+SAAS_JOB_ITEMS_READ: Final = "saas.job.items.read"
+"""Items that the run took in; those written, rejected and filtered make up the same number."""
+SAAS_JOB_ITEMS_WRITTEN: Final = "saas.job.items.written"
+"""Items that the run dealt with."""
+SAAS_JOB_ITEMS_REJECTED: Final = "saas.job.items.rejected"
+"""Items that failed."""
+SAAS_JOB_ITEMS_FILTERED: Final = "saas.job.items.filtered"
+"""Items that needed nothing."""
+SAAS_JOB_ITEM_STATE: Final = "saas.job.item.state"
+"""What became of items of a job."""
+SAAS_JOB_ITEM_STATE_READ: Final = "read"
+SAAS_JOB_ITEM_STATE_WRITTEN: Final = "written"
+SAAS_JOB_ITEM_STATE_REJECTED: Final = "rejected"
+SAAS_JOB_ITEM_STATE_FILTERED: Final = "filtered"
+SAAS_JOB_BACKLOG_BEFORE: Final = "saas.job.backlog.before"
+"""Items that waited for the job when the run started."""
+SAAS_JOB_BACKLOG_AFTER: Final = "saas.job.backlog.after"
+"""Items that waited for the job when the run ended."""
+SAAS_CALENDAR_PROVIDER: Final = "saas.calendar.provider"
+"""What kind of calendar it is."""
+SAAS_CALENDAR_PROVIDER_CALDAV: Final = "caldav"
+SAAS_CALENDAR_PROVIDER_ICS: Final = "ics"
+SAAS_CALENDAR_PROVIDER_GOOGLE: Final = "google"
+SAAS_CALENDAR_HASH: Final = "saas.calendar.hash"
+"""Keyed pseudonym of the calendar, made like `user.hash`; its address holds logins and secrets."""
+SAAS_CALENDAR_SYNC_MODE: Final = "saas.calendar.sync.mode"
+"""How much was asked of the calendar."""
+SAAS_CALENDAR_SYNC_MODE_INITIAL: Final = "initial"
+SAAS_CALENDAR_SYNC_MODE_INCREMENTAL: Final = "incremental"
+SAAS_CALENDAR_SYNC_MODE_FULL_RESYNC: Final = "full_resync"
+SAAS_CALENDAR_SYNC_MODE_EMULATED: Final = "emulated"
+SAAS_CALENDAR_SYNC_MODE_TRUNCATED: Final = "truncated"
+SAAS_CALENDAR_SYNC_MODE_UNCHANGED: Final = "unchanged"
+SAAS_CALENDAR_SYNC_OUTCOME: Final = "saas.calendar.sync.outcome"
+"""How a synchronisation ended."""
+SAAS_CALENDAR_SYNC_OUTCOME_SUCCESS: Final = "success"
+SAAS_CALENDAR_SYNC_OUTCOME_PARTIAL: Final = "partial"
+SAAS_CALENDAR_SYNC_OUTCOME_FAILURE: Final = "failure"
+SAAS_CALENDAR_ITEMS_CREATED: Final = "saas.calendar.items.created"
+"""Items that were new."""
+SAAS_CALENDAR_ITEMS_CHANGED: Final = "saas.calendar.items.changed"
+"""Items that had changed; with those new, where the source does not tell them apart."""
+SAAS_CALENDAR_ITEMS_DELETED: Final = "saas.calendar.items.deleted"
+"""Items that were gone."""
+SAAS_CALENDAR_ITEMS_FAILED: Final = "saas.calendar.items.failed"
+"""Items that could not be read or applied."""
+SAAS_CALENDAR_ITEM_STATE: Final = "saas.calendar.item.state"
+"""What became of items of a calendar."""
+SAAS_CALENDAR_ITEM_STATE_CREATED: Final = "created"
+SAAS_CALENDAR_ITEM_STATE_CHANGED: Final = "changed"
+SAAS_CALENDAR_ITEM_STATE_DELETED: Final = "deleted"
+SAAS_CALENDAR_ITEM_STATE_FAILED: Final = "failed"
+SAAS_CALENDAR_BYTES: Final = "saas.calendar.bytes"
+"""Bytes of the bodies that the calendar sent."""
+SAAS_CALENDAR_REQUESTS: Final = "saas.calendar.requests"
+"""Requests that the synchronisation took."""
+SAAS_CALENDAR_DELAY: Final = "saas.calendar.delay"
+"""Seconds since the last complete synchronisation of this calendar in this process."""
+SAAS_CALENDAR_WAIT: Final = "saas.calendar.wait"
+"""Seconds that the synchronisation slept because the server limits its rate."""
+SAAS_CALENDAR_CONFLICTS: Final = "saas.calendar.conflicts"
+"""Writes that the server refused because somebody else had written (412)."""
+SAAS_CALENDAR_TOKEN_LOST: Final = "saas.calendar.token.lost"
+"""True where the server no longer knew the token of the last synchronisation."""
+SAAS_CALENDAR_FEED_STALE: Final = "saas.calendar.feed.stale"
+"""True where a feed has not changed for longer than the interval it promises (RFC 7986, REFRESH-INTERVAL)."""
 SAAS_QUEUE_NAME: Final = "saas.queue.name"
 """The queue, named after what waits in it."""
+SAAS_QUEUE_STATE: Final = "saas.queue.state"
+"""What an item of a queue waits for."""
+SAAS_QUEUE_STATE_READY: Final = "ready"
+SAAS_QUEUE_STATE_IN_FLIGHT: Final = "in_flight"
+SAAS_QUEUE_STATE_DELAYED: Final = "delayed"
+SAAS_QUEUE_STATE_DEAD: Final = "dead"
+SAAS_WORKER_STATE: Final = "saas.worker.state"
+"""Whether a worker works."""
+SAAS_WORKER_STATE_BUSY: Final = "busy"
+SAAS_WORKER_STATE_IDLE: Final = "idle"
+SAAS_CONNECTOR_ATTEMPTS: Final = "saas.connector.attempts"
+"""Requests that one logical call took, the last included."""
+SAAS_CONNECTOR_OUTCOME: Final = "saas.connector.outcome"
+"""How a logical call that took several attempts ended."""
+SAAS_CONNECTOR_OUTCOME_RECOVERED: Final = "recovered"
+SAAS_CONNECTOR_OUTCOME_EXHAUSTED: Final = "exhausted"
+SAAS_CONNECTOR_WAIT: Final = "saas.connector.wait"
+"""Seconds that a logical call slept between its attempts."""
 SAAS_QUOTA_FEATURE: Final = "saas.quota.feature"
 """The metered feature."""
 SAAS_QUOTA_OUTCOME: Final = "saas.quota.outcome"
@@ -57,10 +171,37 @@ AUDIT_RECORD_ID: Final = "audit.record.id"
 SAAS_SAMPLING_KEEP: Final = "saas.sampling.keep"
 """True where sampling must not remove the span; set from the first audited span of a trace on."""
 OPERATION_HTTP_REQUEST: Final = "http.request"
+OPERATION_CALENDAR_SYNCHRONIZE: Final = "calendar.synchronize"
+OPERATION_AUDIT_RETENTION_JOB: Final = "audit.retention.job"
 METRIC_SAAS_STREAM_TIME_TO_FIRST_BYTE: Final = "saas.stream.time_to_first_byte"
 METRIC_SAAS_JOB_DURATION: Final = "saas.job.duration"
+METRIC_SAAS_JOB_START_DELAY: Final = "saas.job.start.delay"
+METRIC_SAAS_JOB_ACTIVE: Final = "saas.job.active"
+METRIC_SAAS_JOB_OVERRUNS: Final = "saas.job.overruns"
+METRIC_SAAS_JOB_OVERLAPS: Final = "saas.job.overlaps"
+METRIC_SAAS_JOB_ITEMS: Final = "saas.job.items"
+METRIC_SAAS_JOB_BACKLOG: Final = "saas.job.backlog"
+METRIC_SAAS_JOB_LAST_START_TIMESTAMP: Final = "saas.job.last_start.timestamp"
+METRIC_SAAS_JOB_LAST_SUCCESS_TIMESTAMP: Final = "saas.job.last_success.timestamp"
+METRIC_SAAS_JOB_LAST_DURATION: Final = "saas.job.last_duration"
+METRIC_SAAS_JOB_DECLARED_TIMESTAMP: Final = "saas.job.declared.timestamp"
+METRIC_SAAS_JOB_PERIOD: Final = "saas.job.period"
+METRIC_SAAS_JOB_MAX_RUNTIME: Final = "saas.job.max_runtime"
 METRIC_SAAS_QUEUE_DEPTH: Final = "saas.queue.depth"
+METRIC_SAAS_QUEUE_OLDEST_AGE: Final = "saas.queue.oldest.age"
+METRIC_SAAS_QUEUE_WAIT_DURATION: Final = "saas.queue.wait.duration"
+METRIC_SAAS_QUEUE_WORKERS: Final = "saas.queue.workers"
+METRIC_SAAS_QUEUE_ARRIVALS: Final = "saas.queue.arrivals"
+METRIC_SAAS_QUEUE_COMPLETIONS: Final = "saas.queue.completions"
+METRIC_SAAS_QUEUE_UNREADABLE: Final = "saas.queue.unreadable"
 METRIC_SAAS_CALENDAR_DELAY: Final = "saas.calendar.delay"
+METRIC_SAAS_CALENDAR_SYNC_DURATION: Final = "saas.calendar.sync.duration"
+METRIC_SAAS_CALENDAR_ITEMS: Final = "saas.calendar.items"
+METRIC_SAAS_CALENDAR_TOKEN_LOSSES: Final = "saas.calendar.token.losses"
+METRIC_SAAS_CALENDAR_CONFLICTS: Final = "saas.calendar.conflicts"
+METRIC_SAAS_CALENDAR_OLDEST_SUCCESS_TIMESTAMP: Final = "saas.calendar.oldest_success.timestamp"
+METRIC_SAAS_CONNECTOR_WAIT_DURATION: Final = "saas.connector.wait.duration"
+METRIC_SAAS_CONNECTOR_CALLS: Final = "saas.connector.calls"
 METRIC_SAAS_QUOTA_CONSUMPTIONS: Final = "saas.quota.consumptions"
 METRIC_SAAS_QUOTA_USED: Final = "saas.quota.used"
 METRIC_SAAS_QUOTA_LIMIT: Final = "saas.quota.limit"
@@ -78,13 +219,23 @@ METRIC_DIMENSIONS: Final = frozenset(
     {
         "saas.actor.role",
         "saas.actor.type",
+        "saas.calendar.item.state",
+        "saas.calendar.provider",
+        "saas.calendar.sync.mode",
+        "saas.calendar.sync.outcome",
+        "saas.connector.outcome",
         "saas.error.code",
+        "saas.job.critical",
+        "saas.job.item.state",
         "saas.job.outcome",
+        "saas.job.system",
         "saas.operation",
         "saas.plan",
         "saas.queue.name",
+        "saas.queue.state",
         "saas.quota.feature",
         "saas.quota.outcome",
+        "saas.worker.state",
     }
 )
 """Attributes with few enough values to be a metric label."""
@@ -95,6 +246,25 @@ SAFE: Final = frozenset(
         "saas.actor.hash",
         "saas.actor.role",
         "saas.actor.type",
+        "saas.calendar.bytes",
+        "saas.calendar.conflicts",
+        "saas.calendar.delay",
+        "saas.calendar.feed.stale",
+        "saas.calendar.hash",
+        "saas.calendar.item.state",
+        "saas.calendar.items.changed",
+        "saas.calendar.items.created",
+        "saas.calendar.items.deleted",
+        "saas.calendar.items.failed",
+        "saas.calendar.provider",
+        "saas.calendar.requests",
+        "saas.calendar.sync.mode",
+        "saas.calendar.sync.outcome",
+        "saas.calendar.token.lost",
+        "saas.calendar.wait",
+        "saas.connector.attempts",
+        "saas.connector.outcome",
+        "saas.connector.wait",
         "saas.error.code",
         "saas.gdpr.legal_basis",
         "saas.gdpr.processing_activity.id",
@@ -102,15 +272,33 @@ SAFE: Final = frozenset(
         "saas.identity.edge",
         "saas.identity.origin",
         "saas.identity.scope",
+        "saas.job.attempt",
+        "saas.job.backlog.after",
+        "saas.job.backlog.before",
+        "saas.job.critical",
+        "saas.job.item.state",
+        "saas.job.items.filtered",
+        "saas.job.items.read",
+        "saas.job.items.rejected",
+        "saas.job.items.written",
         "saas.job.outcome",
+        "saas.job.overrun",
+        "saas.job.run.id",
+        "saas.job.schedule",
+        "saas.job.scheduled_time",
+        "saas.job.start.delay",
+        "saas.job.system",
+        "saas.job.trigger",
         "saas.operation",
         "saas.org.id",
         "saas.plan",
         "saas.queue.name",
+        "saas.queue.state",
         "saas.quota.feature",
         "saas.quota.outcome",
         "saas.request.id",
         "saas.sampling.keep",
+        "saas.worker.state",
     }
 )
 """Attributes that never need scrubbing."""
@@ -131,10 +319,71 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
         "s",
         "Duration of a job, that is of an operation outside of any request; its count is the executions.",
     ),
-    "saas.queue.depth": ("{item}", "Items that wait for a job."),
+    "saas.job.start.delay": ("s", "Time from when a run of a job was due to its start."),
+    "saas.job.active": ("{run}", "Runs of a job that are at work."),
+    "saas.job.overruns": ("{run}", "Runs of a job that took longer than was declared."),
+    "saas.job.overlaps": ("{run}", "Runs of a job that started while an earlier one was at work."),
+    "saas.job.items": ("{item}", "Items that jobs took in, and what became of them."),
+    "saas.job.backlog": ("{item}", "Items that waited for a job when its last run ended."),
+    "saas.job.last_start.timestamp": ("s", "When a job last started, in seconds since 1970."),
+    "saas.job.last_success.timestamp": (
+        "s",
+        "When a job last ended well, in seconds since 1970; it keeps ageing when the process is dead.",
+    ),
+    "saas.job.last_duration": ("s", "How long the last successful run of a job took."),
+    "saas.job.declared.timestamp": (
+        "s",
+        "When a process first declared a job with a schedule, in seconds since 1970.",
+    ),
+    "saas.job.period": (
+        "s",
+        "The longest time between two runs of a job by its declared schedule.",
+    ),
+    "saas.job.max_runtime": ("s", "How long a run of a job may take, as declared."),
+    "saas.queue.depth": ("{item}", "Items in a queue, as the broker counts them."),
+    "saas.queue.oldest.age": (
+        "s",
+        "How long the oldest ready item of a queue has waited, read at the broker; 0 where none waits.",
+    ),
+    "saas.queue.wait.duration": (
+        "s",
+        "Time from when an item was put into a queue to when a worker took it.",
+    ),
+    "saas.queue.workers": ("{worker}", "Workers of a queue."),
+    "saas.queue.arrivals": ("{item}", "Items put into a queue."),
+    "saas.queue.completions": (
+        "{item}",
+        "Items of a queue that workers have finished, failed ones too.",
+    ),
+    "saas.queue.unreadable": ("{reading}", "Times that a broker could not be asked about a queue."),
     "saas.calendar.delay": (
         "s",
         "Time from a change in the product to its confirmation by the calendar.",
+    ),
+    "saas.calendar.sync.duration": (
+        "s",
+        "Duration of a synchronisation with a calendar; its count is the synchronisations.",
+    ),
+    "saas.calendar.items": ("{item}", "Items that synchronisations with calendars dealt with."),
+    "saas.calendar.token.losses": (
+        "{token}",
+        "Synchronisations whose token the server no longer knew.",
+    ),
+    "saas.calendar.conflicts": (
+        "{write}",
+        "Writes to a calendar that were refused because somebody else had written.",
+    ),
+    "saas.calendar.oldest_success.timestamp": (
+        "s",
+        "Of the calendars that this process synchronises, the earliest last complete synchronisation, in seconds since 1970.",
+    ),
+    "saas.connector.wait.duration": (
+        "s",
+        "Time that a logical call to a partner slept between its attempts, because of errors or a limit of rate.",
+    ),
+    "saas.connector.calls": (
+        "{call}",
+        "Logical calls to a partner that took more than one attempt.",
     ),
     "saas.quota.consumptions": ("{use}", "Uses of a metered feature, granted or refused."),
     "saas.quota.used": (
@@ -184,8 +433,90 @@ METRIC_ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
             "error.type",
         )
     ),
-    "saas.queue.depth": frozenset(("saas.queue.name",)),
+    "saas.job.start.delay": frozenset(("saas.operation",)),
+    "saas.job.active": frozenset(("saas.operation",)),
+    "saas.job.overruns": frozenset(("saas.operation",)),
+    "saas.job.overlaps": frozenset(("saas.operation",)),
+    "saas.job.items": frozenset(
+        (
+            "saas.operation",
+            "saas.job.item.state",
+        )
+    ),
+    "saas.job.backlog": frozenset(("saas.operation",)),
+    "saas.job.last_start.timestamp": frozenset(("saas.operation",)),
+    "saas.job.last_success.timestamp": frozenset(("saas.operation",)),
+    "saas.job.last_duration": frozenset(("saas.operation",)),
+    "saas.job.declared.timestamp": frozenset(
+        (
+            "saas.operation",
+            "saas.job.critical",
+        )
+    ),
+    "saas.job.period": frozenset(
+        (
+            "saas.operation",
+            "saas.job.critical",
+        )
+    ),
+    "saas.job.max_runtime": frozenset(
+        (
+            "saas.operation",
+            "saas.job.critical",
+        )
+    ),
+    "saas.queue.depth": frozenset(
+        (
+            "saas.queue.name",
+            "saas.queue.state",
+        )
+    ),
+    "saas.queue.oldest.age": frozenset(("saas.queue.name",)),
+    "saas.queue.wait.duration": frozenset(("saas.queue.name",)),
+    "saas.queue.workers": frozenset(
+        (
+            "saas.queue.name",
+            "saas.worker.state",
+        )
+    ),
+    "saas.queue.arrivals": frozenset(("saas.queue.name",)),
+    "saas.queue.completions": frozenset(("saas.queue.name",)),
+    "saas.queue.unreadable": frozenset(
+        (
+            "saas.queue.name",
+            "error.type",
+        )
+    ),
     "saas.calendar.delay": frozenset(("error.type",)),
+    "saas.calendar.sync.duration": frozenset(
+        (
+            "saas.calendar.provider",
+            "saas.calendar.sync.mode",
+            "saas.calendar.sync.outcome",
+            "error.type",
+        )
+    ),
+    "saas.calendar.items": frozenset(
+        (
+            "saas.calendar.provider",
+            "saas.calendar.item.state",
+        )
+    ),
+    "saas.calendar.token.losses": frozenset(("saas.calendar.provider",)),
+    "saas.calendar.conflicts": frozenset(("saas.calendar.provider",)),
+    "saas.calendar.oldest_success.timestamp": frozenset(("saas.calendar.provider",)),
+    "saas.connector.wait.duration": frozenset(
+        (
+            "server.address",
+            "error.type",
+        )
+    ),
+    "saas.connector.calls": frozenset(
+        (
+            "server.address",
+            "saas.connector.outcome",
+        )
+    ),
     "saas.quota.consumptions": frozenset(
         (
             "saas.quota.feature",
@@ -250,6 +581,10 @@ METRIC_BOUNDARIES: Final[dict[str, tuple[float, ...]]] = {
         10,
     ),
     "saas.job.duration": (0.01, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600),
+    "saas.job.start.delay": (0.01, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600),
+    "saas.queue.wait.duration": (0.01, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600),
     "saas.calendar.delay": (0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+    "saas.calendar.sync.duration": (0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+    "saas.connector.wait.duration": (0.01, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600),
 }
 """Name of a histogram to its boundaries, in its unit."""

@@ -125,11 +125,13 @@ monitoring-binaries: setup
 tools: setup
 	@collector/build.sh tools
 
-# The environments of the sample's services: the API with the shim as a wheel, the connector without.
+# The environments of the sample's services: API and scheduler with the shim as a wheel, the connector
+# and the calendar server without.
 .PHONY: envs
 envs: setup
-	@UV_PROJECT_ENVIRONMENT=$(ENVS)/api $(SYNC) --no-default-groups --group saas-api --no-editable --reinstall-package otel-shim
+	@UV_PROJECT_ENVIRONMENT=$(ENVS)/api $(SYNC) --no-default-groups --group saas-jobs --no-editable --reinstall-package otel-shim
 	@UV_PROJECT_ENVIRONMENT=$(ENVS)/connector $(SYNC) --only-group saas-connector
+	@UV_PROJECT_ENVIRONMENT=$(ENVS)/radicale $(SYNC) --only-group saas-radicale
 
 .PHONY: clean
 clean: ## Remove what was built

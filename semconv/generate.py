@@ -1,4 +1,4 @@
-"""Write the Python constants, the Go constants and the reference from attributes.yaml and metrics.yaml.
+"""Write the Python constants, the Go constants and the reference from the YAML files here.
 
 `generate.py` writes; `generate.py --check` writes nothing and exits 1, naming each file that differs.
 """
@@ -19,8 +19,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = "semconv/attributes.yaml"
+WORK_SOURCE = "semconv/work.yaml"
 METRICS_SOURCE = "semconv/metrics.yaml"
-NOTICE = f"Generated from {SOURCE} by `make generate`; do not edit."
+NOTICE = f"Generated from {SOURCE} and {WORK_SOURCE} by `make generate`; do not edit."
 METRICS_NOTICE = f"Generated from {METRICS_SOURCE} by `make generate`; do not edit."
 GO_FILE = "processor/identityprocessor/internal/semconv/generated_attributes.go"
 
@@ -88,7 +89,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Contract:
-    """Everything attributes.yaml and metrics.yaml say."""
+    """Everything attributes.yaml, work.yaml and metrics.yaml say."""
 
     groups: tuple[Group, ...]
     upstream: tuple[Upstream, ...]
@@ -103,11 +104,11 @@ class Contract:
             yield from group.attributes
 
 
-def read_contract(text: str, metrics_text: str) -> Contract:
-    """Parse the two YAML texts; a missing key raises KeyError naming it."""
-    raw, metrics = yaml.safe_load(text), yaml.safe_load(metrics_text)
+def read_contract(text: str, work_text: str, metrics_text: str) -> Contract:
+    """Parse the three YAML texts; a missing key raises KeyError naming it."""
+    raw, work, metrics = map(yaml.safe_load, (text, work_text, metrics_text))
     return Contract(
-        groups=tuple(_group(g) for g in raw["groups"]),
+        groups=tuple(_group(g) for g in (*raw["groups"], *work["groups"])),
         upstream=tuple(Upstream(**u) for u in raw["upstream"]),
         operations=tuple(Operation(**o) for o in raw["operations"]),
         metrics=tuple(_metric(m) for m in (*metrics["upstream"], *metrics["groups"])),
@@ -371,8 +372,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
     check = parser.parse_args().check
-    sources = ((ROOT / name).read_text(encoding="utf-8") for name in (SOURCE, METRICS_SOURCE))
-    contract = read_contract(*sources)
+    files = (SOURCE, WORK_SOURCE, METRICS_SOURCE)
+    contract = read_contract(*((ROOT / name).read_text(encoding="utf-8") for name in files))
     check_upstream(contract)
     stale = [path for path, writer in WRITERS.items() if _emit(path, writer(contract), check)]
     for path in stale:

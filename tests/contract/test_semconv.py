@@ -22,6 +22,7 @@ GENERATOR = tuple(
     for name in (
         "semconv/generate.py",
         "semconv/attributes.yaml",
+        "semconv/work.yaml",
         "semconv/metrics.yaml",
         "pyproject.toml",
     )

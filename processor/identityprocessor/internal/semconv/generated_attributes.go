@@ -1,4 +1,4 @@
-// Code generated from semconv/attributes.yaml by `make generate`; do not edit. DO NOT EDIT.
+// Code generated from semconv/attributes.yaml and semconv/work.yaml by `make generate`; do not edit. DO NOT EDIT.
 
 // Package semconv holds the names of the semantic contract.
 package semconv
@@ -52,6 +52,10 @@ const (
 	SaasGDPRLegalBasis = "saas.gdpr.legal_basis"
 	// SaasGDPRRetentionClass: The retention class of the data touched.
 	SaasGDPRRetentionClass = "saas.gdpr.retention_class"
+	// AuditRecordID: The id of the audit record that this work produced.
+	AuditRecordID = "audit.record.id"
+	// SaasSamplingKeep: True where sampling must not remove the span; set from the first audited span of a trace on.
+	SaasSamplingKeep = "saas.sampling.keep"
 	// SaasJobRunID: The run; attempts of one run share it.
 	SaasJobRunID = "saas.job.run.id"
 	// SaasJobAttempt: Which attempt of the run this is, from 1.
@@ -222,10 +226,6 @@ const (
 	SaasQuotaOutcomeGranted = "granted"
 	// SaasQuotaOutcomeRefused: The quota was used up.
 	SaasQuotaOutcomeRefused = "refused"
-	// AuditRecordID: The id of the audit record that this work produced.
-	AuditRecordID = "audit.record.id"
-	// SaasSamplingKeep: True where sampling must not remove the span; set from the first audited span of a trace on.
-	SaasSamplingKeep = "saas.sampling.keep"
 )
 
 // GroupOrg are the members that travel with saas.org.id.

@@ -143,7 +143,9 @@ SAAS_CALENDAR_CONFLICTS: Final = "saas.calendar.conflicts"
 SAAS_CALENDAR_TOKEN_LOST: Final = "saas.calendar.token.lost"
 """True where the server no longer knew the token of the last synchronisation."""
 SAAS_CALENDAR_FEED_STALE: Final = "saas.calendar.feed.stale"
-"""True where a feed has not changed for longer than the interval it promises (RFC 7986, REFRESH-INTERVAL)."""
+"""True where the last complete synchronisation of a feed was longer ago than half again the interval that the feed suggests (RFC 7986, REFRESH-INTERVAL, or X-PUBLISHED-TTL)."""
+SAAS_CALENDAR_FEED_AGE: Final = "saas.calendar.feed.age"
+"""Seconds since the content of a feed last changed, by its `Last-Modified`, else as this process has seen it."""
 SAAS_QUEUE_NAME: Final = "saas.queue.name"
 """The queue, named after what waits in it."""
 SAAS_QUEUE_STATE: Final = "saas.queue.state"
@@ -249,6 +251,7 @@ SAFE: Final = frozenset(
         "saas.calendar.bytes",
         "saas.calendar.conflicts",
         "saas.calendar.delay",
+        "saas.calendar.feed.age",
         "saas.calendar.feed.stale",
         "saas.calendar.hash",
         "saas.calendar.item.state",
@@ -349,7 +352,10 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
         "s",
         "Time from when an item was put into a queue to when a worker took it.",
     ),
-    "saas.queue.workers": ("{worker}", "Workers of a queue."),
+    "saas.queue.workers": (
+        "{worker}",
+        "Workers that a process has for a queue; those of several processes add up.",
+    ),
     "saas.queue.arrivals": ("{item}", "Items put into a queue."),
     "saas.queue.completions": (
         "{item}",

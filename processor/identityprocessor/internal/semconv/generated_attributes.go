@@ -188,8 +188,10 @@ const (
 	SaasCalendarConflicts = "saas.calendar.conflicts"
 	// SaasCalendarTokenLost: True where the server no longer knew the token of the last synchronisation.
 	SaasCalendarTokenLost = "saas.calendar.token.lost"
-	// SaasCalendarFeedStale: True where a feed has not changed for longer than the interval it promises (RFC 7986, REFRESH-INTERVAL).
+	// SaasCalendarFeedStale: True where the last complete synchronisation of a feed was longer ago than half again the interval that the feed suggests (RFC 7986, REFRESH-INTERVAL, or X-PUBLISHED-TTL).
 	SaasCalendarFeedStale = "saas.calendar.feed.stale"
+	// SaasCalendarFeedAge: Seconds since the content of a feed last changed, by its `Last-Modified`, else as this process has seen it.
+	SaasCalendarFeedAge = "saas.calendar.feed.age"
 	// SaasQueueName: The queue, named after what waits in it.
 	SaasQueueName = "saas.queue.name"
 	// SaasQueueState: What an item of a queue waits for.

@@ -32,6 +32,7 @@ from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBased
 from opentelemetry.trace import StatusCode
 
 from otel_shim.model import Scalar
@@ -73,6 +74,12 @@ class LogBridge(LoggingHandler):
         made = super()._translate(record)
         made.body = encodable(str(made.body))
         return made
+
+    def flush(self) -> None:
+        """Nothing: the provider has an exit handler of its own, which runs before that of ``logging``.
+
+        The official one starts a thread for it, which Python 3.12 and later refuse at the end: a traceback.
+        """
 
 
 def stamp(span: Span, attributes: Mapping[str, Scalar]) -> None:
@@ -222,6 +229,13 @@ def first_log_processor(provider: LoggerProvider, processor: LogRecordProcessor)
     multi = provider._multi_log_record_processor
     with multi._lock:
         multi._log_record_processors = (processor, *multi._log_record_processors)
+
+
+def delegates(sampler: ParentBased) -> tuple[Any, ...]:
+    """The samplers that one decides by; it shows them to nobody."""
+    remote = sampler._remote_parent_sampled, sampler._remote_parent_not_sampled
+    local = sampler._local_parent_sampled, sampler._local_parent_not_sampled
+    return sampler._root, *remote, *local
 
 
 def add_views(provider: MeterProvider, instruments: Iterable[Any], views: Sequence[View]) -> bool:

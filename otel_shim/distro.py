@@ -47,7 +47,7 @@ from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
 from otel_shim.environment_variables import OTEL_SHIM_SECRET
-from otel_shim.signals import encoding, export, logs
+from otel_shim.signals import encoding, export, logs, sampling
 from otel_shim.signals.metrics import JobMetrics, RequestMetrics
 from otel_shim.signals.propagation import EdgePropagator
 from otel_shim.signals.spans import IdentitySpanProcessor
@@ -235,6 +235,7 @@ def _attach_processors() -> None:
     ):
         _sdk_compat.wrap_span_exporters(tracers, export.CountingSpanExporter)
         tracers.add_span_processor(IdentitySpanProcessor())
+        sampling.keep_attributes(tracers)
     loggers = _logs.get_logger_provider()
     if isinstance(loggers, LoggerProvider) and not _sdk_compat.has_log_processor(
         loggers, logs.IdentityLogRecordProcessor

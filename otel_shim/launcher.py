@@ -11,17 +11,35 @@ import os
 from collections.abc import MutableMapping
 
 from opentelemetry.instrumentation import environment_variables as names
-from opentelemetry.util._importlib_metadata import entry_points
+from opentelemetry.util._importlib_metadata import EntryPoint, entry_points
 
 _NAME = "otel_shim"
 
 
 def choose(environ: MutableMapping[str, str]) -> None:
-    """Name our distro where none is named, and our configurator where no other distro brings its own."""
+    """Name our distro where none is named, and the configurator that comes with the distro."""
     distro = environ.setdefault(names.OTEL_PYTHON_DISTRO, _NAME)
-    installed = {entry_point.name for entry_point in entry_points(group="opentelemetry_distro")}
-    if distro == _NAME or distro not in installed:
-        environ.setdefault(names.OTEL_PYTHON_CONFIGURATOR, _NAME)
+    configurator = _configurator_of(distro)
+    if configurator is not None:
+        environ.setdefault(names.OTEL_PYTHON_CONFIGURATOR, configurator)
+
+
+def _configurator_of(distro: str) -> str | None:
+    """The configurator from the package of a distro; ours where that is not installed.
+
+    None where the package brings no configurator, or several.
+    """
+    packages = {_package(e) for e in entry_points(group="opentelemetry_distro") if e.name == distro}
+    if not packages:
+        return _NAME
+    configurators = entry_points(group="opentelemetry_configurator")
+    found = {each.name for each in configurators if _package(each) in packages}
+    return found.pop() if len(found) == 1 else None
+
+
+def _package(entry_point: EntryPoint) -> str:
+    dist = entry_point.dist
+    return str(dist.metadata["Name"]) if dist is not None else ""
 
 
 choose(os.environ)

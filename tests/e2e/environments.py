@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tests.wheel import BUILD, ROOT, build_wheel, building, package_digest, remove_old, run_uv
 
+from . import interpreters
+
 APPS = Path(__file__).resolve().parent / "apps"
 
 
@@ -19,12 +21,16 @@ class Environment:
 
     name: str
     replaced: tuple[str, ...] = ()
+    python: str = ""
+    """The version of Python, as ``3.13``; empty for the one that runs the tests."""
+    locked: bool = True
+    """Whether it starts from uv.lock; else from what the index gives today."""
 
     @functools.cached_property
     def path(self) -> Path:
         """Where it is, for the sources of the moment."""
         lock = hashlib.sha256((ROOT / "uv.lock").read_bytes()).hexdigest()
-        made_from = f"{package_digest()} {lock} {' '.join(self.replaced)}"
+        made_from = f"{package_digest()} {lock} {self.python} {' '.join(self.replaced)}"
         return BUILD / f"{self.name}-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}"
 
     def program(self, name: str) -> str:
@@ -52,16 +58,21 @@ def make(environment: Environment) -> Environment:
 
 
 def _fill(environment: Environment, wheel: Path) -> None:
-    run_uv("venv", "--quiet", str(environment.path))
+    runs = interpreters.find(environment.python)
+    assert runs is not None, f"no Python {environment.python}"
+    run_uv("venv", "--quiet", "--python", runs, str(environment.path))
     python = environment.program("python")
-    locked = run_uv(
-        *("export", "--frozen", "--quiet", "--no-emit-project", "--no-default-groups"),
-        *("--group", "saas-api"),
-    )
-    _install(python, "--requirements", "-", stdin=locked)
-    _install(python, "--no-deps", str(wheel))
-    if environment.replaced:
-        _install(python, *environment.replaced)
+    if environment.locked:
+        locked = run_uv(
+            *("export", "--frozen", "--quiet", "--no-emit-project", "--no-default-groups"),
+            *("--group", "saas-api"),
+        )
+        _install(python, "--requirements", "-", stdin=locked)
+        _install(python, "--no-deps", str(wheel))
+        if environment.replaced:
+            _install(python, *environment.replaced)
+    else:
+        _install(python, str(wheel), *environment.replaced)
     run_uv("pip", "check", "--quiet", "--python", python)
     (environment.path / "complete").touch()
 

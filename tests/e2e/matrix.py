@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,26 @@ _OFFICIAL = (
     "opentelemetry-instrumentation-sqlalchemy==0.66b1",
     "opentelemetry-instrumentation-starlette==0.66b1",
 )
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _ALL = (*_SERVERS, *_LOGGING, *_OFFICIAL)
 _SQLALCHEMY_2_0 = "sqlalchemy==2.0.58"
-_OLD_FASTAPI = ("fastapi==0.110.0", "starlette==0.36.3")
+_OLDEST_FASTAPI = ("fastapi==0.110.0", "starlette==0.36.3")
+_OLD_FASTAPI = ("fastapi==0.110.3", "starlette==0.37.2")
+# aiosqlite 0.22 is no thread any more, which SQLAlchemy knows from 2.0.45 on.
+_OLDEST_SQLALCHEMY = ("sqlalchemy==2.0.0", "aiosqlite==0.19.0")
+_ELASTIC = ("elastic-opentelemetry==1.18.0", _SQLALCHEMY_2_0)
+_FOR_3_10 = ("fastapi==0.162.5", "sqlalchemy[asyncio]==2.0.58", "aiosqlite==0.22.1", "uvicorn")
 NEWEST = Environment("matrix-newest", _ALL)
 NEWEST_SQL20 = Environment("matrix-newest-sql20", (*_ALL, _SQLALCHEMY_2_0))
-OLD = Environment("matrix-old", (*_ALL, *_OLD_FASTAPI))
-OLD_SQL20 = Environment("matrix-old-sql20", (*_ALL, *_OLD_FASTAPI, _SQLALCHEMY_2_0))
-ENVIRONMENTS = (NEWEST, NEWEST_SQL20, OLD, OLD_SQL20)
+OLD = Environment("matrix-old", (*_ALL, *_OLDEST_FASTAPI))
+OLD_SQL20 = Environment("matrix-old-sql20", (*_ALL, *_OLD_FASTAPI, *_OLDEST_SQLALCHEMY))
+ELASTIC = Environment("matrix-elastic", (*_ALL, *_ELASTIC))
+PYTHON_3_10 = Environment(
+    "matrix-python-3.10", (*_LOGGING, *_OFFICIAL, *_FOR_3_10), "3.10", locked=False
+)
+PYTHON_3_12 = Environment("matrix-python-3.12", _ALL, "3.12")
+PYTHON_3_13 = Environment("matrix-python-3.13", _ALL, "3.13")
+PYTHON_3_14 = Environment("matrix-python-3.14", _ALL, "3.14")
 
 
 @dataclass(frozen=True)
@@ -37,11 +50,16 @@ class Framework:
 
 
 FASTAPI = Framework("FastAPI 0.165, SQLAlchemy 2.1", NEWEST)
-FASTAPI_SQL20 = Framework("FastAPI 0.165, SQLAlchemy 2.0", NEWEST_SQL20)
-CONTRIB = Framework("FastAPI 0.110, SQLAlchemy 2.1", OLD)
-CONTRIB_SQL20 = Framework("FastAPI 0.110, SQLAlchemy 2.0", OLD_SQL20)
+FASTAPI_SQL20 = Framework("FastAPI 0.165, SQLAlchemy 2.0.58", NEWEST_SQL20)
+CONTRIB = Framework("FastAPI 0.110.0, SQLAlchemy 2.1", OLD)
+CONTRIB_SQL20 = Framework("FastAPI 0.110.3, SQLAlchemy 2.0.0", OLD_SQL20)
 STARLETTE = Framework("Starlette 1.10, SQLAlchemy 2.1", NEWEST, "apps.plain:app")
-STARLETTE_OLD = Framework("Starlette 0.36, SQLAlchemy 2.0", OLD_SQL20, "apps.plain:app")
+STARLETTE_OLD = Framework("Starlette 0.37, SQLAlchemy 2.0.0", OLD_SQL20, "apps.plain:app")
+WITH_ELASTIC = Framework("FastAPI 0.165, SQLAlchemy 2.0.58", ELASTIC)
+ON_3_10 = Framework("FastAPI 0.162, SQLAlchemy 2.0.58", PYTHON_3_10)
+ON_3_12 = Framework("FastAPI 0.165, SQLAlchemy 2.1", PYTHON_3_12)
+ON_3_13 = Framework("FastAPI 0.165, SQLAlchemy 2.1", PYTHON_3_13)
+ON_3_14 = Framework("FastAPI 0.165, SQLAlchemy 2.1", PYTHON_3_14)
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,11 @@ class Loader:
     file: str | None = None
     """What stands in the file of OTEL_CONFIG_FILE."""
     errors: tuple[str, ...] = ()
+
+    @property
+    def other(self) -> bool:
+        """Whether another distro is installed, about which the loader speaks before there is a log."""
+        return self.beside or self.name.startswith("Elastic")
 
 
 _FILE = """\
@@ -82,7 +105,7 @@ THEIRS = Loader(
     "theirs beside, theirs named",
     {"OTEL_PYTHON_DISTRO": "distro", **_HTTP},
     beside=True,
-    errors=("Configuration of otel_shim not loaded, configurator already loaded",),
+    errors=("Configuration of otel_shim not loaded",),
 )
 MISSPELT = Loader(
     "theirs beside, misspelt",
@@ -92,6 +115,18 @@ MISSPELT = Loader(
         "OTEL_PYTHON_DISTRO=otel-shim is not installed",
         "Configuration of configurator not loaded because otel_shim is set",
     ),
+)
+ELASTIC_UNSET = Loader("Elastic's installed, none named", {})
+ELASTIC_OURS = Loader("Elastic's installed, ours named", {"OTEL_PYTHON_DISTRO": "otel_shim"})
+ELASTIC_THEIRS = Loader(
+    "Elastic's installed, theirs named",
+    {
+        "OTEL_PYTHON_DISTRO": "distro",
+        # Its own detectors ask the clouds who they are, over the network.
+        "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "telemetry_distro,service_instance,otel",
+        **_HTTP,
+    },
+    errors=("Configuration of otel_shim not loaded",),
 )
 FILE = Loader("configuration file", {}, file=_GOOD)
 FILE_BROKEN = Loader(
@@ -151,8 +186,14 @@ class Cell:
     server: Server
     framework: Framework
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What stands in its row, but for the result."""
+        python = self.framework.environment.python or _PYTHON
+        return self.loader.name, self.server.name, self.framework.name, python
+
     def __str__(self) -> str:
-        return f"{self.loader.name} | {self.server.name} | {self.framework.name}"
+        return " | ".join(self.columns)
 
 
 CELLS = (
@@ -180,6 +221,13 @@ CELLS = (
     Cell(FILE, GUNICORN, CONTRIB),
     Cell(FILE_BROKEN, UVICORN_WORKERS, FASTAPI),
     Cell(FILE_UNUSABLE, UVICORN, CONTRIB_SQL20),
+    Cell(ELASTIC_UNSET, UVICORN, WITH_ELASTIC),
+    Cell(ELASTIC_OURS, GUNICORN, WITH_ELASTIC),
+    Cell(ELASTIC_THEIRS, UVICORN, WITH_ELASTIC),
+    Cell(ALONE, UVICORN, ON_3_10),
+    Cell(ALONE, GUNICORN, ON_3_12),
+    Cell(ALONE, UVICORN_WORKERS, ON_3_13),
+    Cell(ALONE, UVICORN, ON_3_14),
 )
 
 results: dict[str, str] = {}
@@ -188,12 +236,9 @@ results: dict[str, str] = {}
 
 def table() -> list[str]:
     """The matrix as lines of text; a cell that was not run says so."""
-    rows = [("loader", "server", "framework", "result")]
-    rows += [
-        (c.loader.name, c.server.name, c.framework.name, results.get(str(c), "NOT RUN"))
-        for c in CELLS
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    head = ("loader", "server", "framework", "python", "result")
+    rows = [head, *((*cell.columns, results.get(str(cell), "NOT RUN")) for cell in CELLS)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) for row in rows]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sqlalchemy import ForeignKey, create_engine, select
+from sqlalchemy import AsyncAdaptedQueuePool, ForeignKey, create_engine, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -13,7 +13,10 @@ from .people import PEOPLE
 _FILE = os.environ.get("DESK_DATABASE", "desk.db")
 engine = create_engine(f"sqlite:///{_FILE}", pool_size=40, connect_args={"timeout": 30})
 async_engine = create_async_engine(
-    f"sqlite+aiosqlite:///{_FILE}", pool_size=40, connect_args={"timeout": 30}
+    f"sqlite+aiosqlite:///{_FILE}",
+    poolclass=AsyncAdaptedQueuePool,  # no default for files before 2.0.38
+    pool_size=40,
+    connect_args={"timeout": 30},
 )
 
 

@@ -38,6 +38,7 @@ from opentelemetry.trace import StatusCode
 from otel_shim.model import Scalar
 from otel_shim.values import encodable
 
+_LOADER = "opentelemetry.instrumentation.auto_instrumentation"
 _ENCODERS = "opentelemetry.exporter.otlp.proto.common._internal"
 _EXPORTERS = "opentelemetry.exporter.otlp.proto.http"
 
@@ -330,6 +331,28 @@ def complete_resource(provider: Any, attributes: Mapping[str, Scalar]) -> None:
     held = getattr(provider, "_resource", None) or provider._sdk_config.resource
     lacking = {key: value for key, value in attributes.items() if key not in held.attributes}
     provider._update_resource(Resource(lacking))
+
+
+def wrap_loader(
+    distro: Callable[[Any], Any],
+    instrumentors: Callable[[Any], Any],
+    conflicts: Callable[[Any], Any],
+) -> None:
+    """Wrap the loader's choice of a distro, its loading of instrumentors and its look at versions.
+
+    For the doctor only: the loader has no hooks for onlookers.
+    """
+    loader: Any = import_module(_LOADER)
+    steps: Any = import_module(f"{_LOADER}._load")
+    loader._load_distro = distro(loader._load_distro)
+    loader._load_instrumentors = instrumentors(loader._load_instrumentors)
+    steps.get_dist_dependency_conflicts = conflicts(steps.get_dist_dependency_conflicts)
+
+
+def keep_processors(multi: Any, kept: tuple[Any, ...]) -> None:
+    """Leave only these of the processors of spans or log records, for the doctor."""
+    logs = hasattr(multi, "_log_record_processors")
+    setattr(multi, "_log_record_processors" if logs else "_span_processors", kept)
 
 
 def swap_providers(tracers: Any, loggers: Any) -> tuple[Any, Any]:

@@ -49,14 +49,14 @@ def _distro(seen: Observation) -> Iterator[Finding]:
     elif not _ours(choice.won()):
         yield Finding(WARNING, "distro-other", _why_other(choice), f"set OTEL_PYTHON_DISTRO={NAME}")
     else:
-        yield from _order(choice, "OTEL_PYTHON_DISTRO", "distro")
+        yield from _order(choice)
 
 
 def _why_other(choice: Choice) -> str:
     won = choice.won() or choice.winner or "the loader's default"
     if choice.asked is not None:
         return f"OTEL_PYTHON_DISTRO={choice.asked} chose {won} instead of {NAME}"
-    return f"OTEL_PYTHON_DISTRO is not set and the first distro found is {won}, not {NAME}"
+    return f"the distro is {won}, not {NAME}"
 
 
 def _configurator(seen: Observation) -> Iterator[Finding]:
@@ -68,9 +68,6 @@ def _configurator(seen: Observation) -> Iterator[Finding]:
     elif not _ours(choice.won()):
         cause = f"the configurator that ran is {choice.won() or choice.winner}, not {NAME}"
         yield Finding(WARNING, "configurator-other", cause, fix)
-    elif not _ours(seen.distro.won()):
-        # Our distro would have named our configurator; without it the first one found runs.
-        yield from _order(choice, "OTEL_PYTHON_CONFIGURATOR", "configurator")
 
 
 def _why_none(choice: Choice) -> str:
@@ -79,13 +76,17 @@ def _why_none(choice: Choice) -> str:
     return "the loader stopped before it"
 
 
-def _order(choice: Choice, variable: str, kind: str) -> Iterator[Finding]:
+def _order(choice: Choice) -> Iterator[Finding]:
     if choice.asked is None and len(choice.candidates) > 1:
         cause = (
-            f"{len(choice.candidates)} {kind}s are installed ({_listed(choice)}) and {variable} is not set: "
-            f"{NAME} came first this time, in an order that nothing defines"
+            f"{len(choice.candidates)} distros are installed ({_listed(choice)}) and OTEL_PYTHON_DISTRO is "
+            f"not set: opentelemetry-instrument takes {NAME}"
         )
-        yield Finding(WARNING, f"{kind}-order", cause, f"set {variable}={NAME}")
+        fix = (
+            "nothing; where the loader is started otherwise, as by an injected sitecustomize, set "
+            f"OTEL_PYTHON_DISTRO={NAME} and OTEL_PYTHON_CONFIGURATOR={NAME}"
+        )
+        yield Finding(INFO, "distro-order", cause, fix)
 
 
 def _ours(candidate: Candidate | None) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from opentelemetry import _logs, metrics, trace
 
+from otel_shim import _sdk_compat
 from otel_shim.cli import endpoint
 from otel_shim.cli.masking import masked_url
 from otel_shim.cli.observation import Exporter, Handler
@@ -60,11 +61,12 @@ def silence() -> None:
     """Take the exporting processors out, so that what is tried here reaches no backend."""
     multi = _first(trace.get_tracer_provider(), "_active_span_processor")
     if multi is not None:
-        multi._span_processors = tuple(p for p in span_processors() if exporter_of(p) is None)  # noqa: SLF001
+        kept = tuple(p for p in span_processors() if exporter_of(p) is None)
+        _sdk_compat.keep_processors(multi, kept)
     multi = _first(_logs.get_logger_provider(), "_multi_log_record_processor")
     if multi is not None:
         kept = tuple(p for p in log_processors() if exporter_of(p) is None)
-        multi._log_record_processors = kept  # noqa: SLF001
+        _sdk_compat.keep_processors(multi, kept)
 
 
 def exporter_of(processor: Any) -> Any:

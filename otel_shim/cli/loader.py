@@ -7,13 +7,13 @@ recorded is what really happened; only the reasons are worked out from it.
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from opentelemetry.instrumentation.auto_instrumentation import initialize
 from opentelemetry.util._importlib_metadata import EntryPoint, entry_points
 
 from otel_shim import _sdk_compat, wiring
@@ -28,8 +28,6 @@ from otel_shim.cli.observation import (
     LogLine,
 )
 
-_loader: Any = importlib.import_module("opentelemetry.instrumentation.auto_instrumentation")
-_steps: Any = importlib.import_module(f"{_loader.__name__}._load")
 _LOGGERS = ("opentelemetry", "otel_shim")
 
 
@@ -50,9 +48,13 @@ def run() -> Record:
     record = Record()
     for name in _LOGGERS:
         logging.getLogger(name).addHandler(_Tap(record.log))
-    _watch_choices(record)
-    _watch_instrumentors(record)
-    _loader.initialize()
+    _watch_configurator(record)
+    _sdk_compat.wrap_loader(
+        functools.partial(_watched_distro, record),
+        functools.partial(_watched_instrumentors, record),
+        functools.partial(_watched_conflicts, record),
+    )
+    initialize()
     return record
 
 
@@ -76,39 +78,40 @@ def _described(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def _watch_choices(record: Record) -> None:
-    load_distro = _loader._load_distro  # noqa: SLF001 - the loader's own, see above
+def _watch_configurator(record: Record) -> None:
     configurator: Any = _sdk_compat.SDKConfigurator.__mro__[1]
     configure = configurator.configure
 
-    def watched_distro() -> Any:
+    @functools.wraps(configure)
+    def watched(self: Any, **kwargs: Any) -> Any:
+        record.configurator = _value(self)
+        return configure(self, **kwargs)
+
+    configurator.configure = watched
+
+
+def _watched_distro(record: Record, load_distro: Callable[[], Any]) -> Callable[[], Any]:
+    def watched() -> Any:
         chosen = load_distro()
         record.distro = _value(chosen)
         return chosen
 
-    @functools.wraps(configure)
-    def watched_configure(self: Any, **kwargs: Any) -> Any:
-        record.configurator = _value(self)
-        return configure(self, **kwargs)
-
-    _loader._load_distro = watched_distro  # noqa: SLF001
-    configurator.configure = watched_configure
+    return watched
 
 
-def _watch_instrumentors(record: Record) -> None:
-    load_all = _loader._load_instrumentors  # noqa: SLF001
-    find_conflict: Callable[[Any], Any] = _steps.get_dist_dependency_conflicts
+def _watched_instrumentors(
+    record: Record, load_all: Callable[[Any], None]
+) -> Callable[[Any], None]:
+    return lambda chosen: load_all(_Watched(chosen, record))
 
-    def watched_conflict(dist: Any) -> Any:
+
+def _watched_conflicts(record: Record, find_conflict: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def watched(dist: Any) -> Any:
         conflict = find_conflict(dist)
         record.conflicts[_name(dist)] = conflict
         return conflict
 
-    def watched_load(chosen: Any) -> None:
-        load_all(_Watched(chosen, record))
-
-    _steps.get_dist_dependency_conflicts = watched_conflict
-    _loader._load_instrumentors = watched_load  # noqa: SLF001
+    return watched
 
 
 class _Watched:

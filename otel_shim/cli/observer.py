@@ -43,6 +43,7 @@ def observe(target: str | None) -> Observation:
     """Load this process, import the application if one is named, and see."""
     asked = dict(os.environ)  # before a distro sets its defaults
     before = _secret_exists(asked)
+    import_module("otel_shim.launcher")  # makes the choice that opentelemetry-instrument makes
     record = loader.run()
     wired = wiring.wiring()
     app = application.load(target) if target is not None else None

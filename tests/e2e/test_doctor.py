@@ -17,6 +17,7 @@ from examples.saas.demo.stack import free_ports
 
 from . import environments
 from .environments import APPS, LOCKED, Environment
+from .matrix import ELASTIC
 from .server import serving
 
 BESIDE = Environment(
@@ -125,16 +126,25 @@ BREAKAGES = {
         ),
         BESIDE,
         {"OTEL_PYTHON_DISTRO": "distro", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
-        beside=frozenset({"configurator-order", "configurator-other"}),
+        beside=frozenset({"configurator-other"}),
+    ),
+    "Elastic's distro": Case(
+        "distro-other",
+        ("OTEL_PYTHON_DISTRO=distro", "elastic-opentelemetry 1.18.0"),
+        ELASTIC,
+        {
+            "OTEL_PYTHON_DISTRO": "distro",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "otel",
+        },
+        beside=frozenset({"configurator-other"}),
     ),
     "wrong distro, whose exporter is not installed": Case(
         "loader-failed",
         ("otlp_proto_grpc",),
         BESIDE,
         {"OTEL_PYTHON_DISTRO": "distro"},
-        beside=frozenset(
-            {"distro-other", "configurator-order", "configurator-other", "not-traced"}
-        ),
+        beside=frozenset({"distro-other", "configurator-other", "not-traced"}),
     ),
     "misspelt distro": Case(
         "distro-unknown",
@@ -294,18 +304,26 @@ def _staged(case: Case, folder: Path) -> Case:
     )
 
 
-def test_order_of_distros_is_a_warning(doctor: Doctor) -> None:
-    """Two distros and no choice: whichever comes first, that is said."""
-    case = Case("", (), BESIDE, {"OTEL_PYTHON_DISTRO": "otel_shim"})
-    assert doctor.run(case).returncode == 0
+@pytest.mark.parametrize("environment", [BESIDE, ELASTIC], ids=lambda each: each.name)
+def test_several_distros_are_an_info(doctor: Doctor, environment: Environment) -> None:
+    """None is named: the launcher takes ours, and so does the doctor, which says why it is no matter of chance."""
+    case = Case("", (), environment)
     environ = doctor.environ(case)
-    del environ["OTEL_PYTHON_DISTRO"]
-    program = BESIDE.program("otel-shim")
+    environ.pop("OTEL_PYTHON_DISTRO", None)
     done = subprocess.run(
-        [program, "doctor", "--json"], env=environ, capture_output=True, text=True, check=False
+        [environments.make(environment).program("otel-shim"), "doctor", "--json"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.returncode == 1
-    assert _problems(_report(done)).keys() & {"distro-order", "distro-other"}
+    report = _report(done)
+    assert (done.returncode, _problems(report)) == (0, {})
+    (finding,) = (f for f in report["findings"] if f["code"] == "distro-order")
+    assert "2 distros" in finding["cause"] and "takes otel_shim" in finding["cause"]
+    seen = report["observed"]
+    assert seen["distro"]["winner"] == "otel_shim.entry:ShimDistro"
+    assert seen["configurator"]["winner"] == "otel_shim.entry:ShimConfigurator"
 
 
 def test_worker_processes_are_hinted_at(doctor: Doctor) -> None:

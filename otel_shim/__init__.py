@@ -13,12 +13,33 @@ from typing import TYPE_CHECKING, Any
 
 from otel_shim.counters import snapshot as counters_snapshot
 from otel_shim.model import Identity
+from otel_shim.queues import QueueReading
 
 if TYPE_CHECKING:
-    from otel_shim.binding import ScopedIdentity
-    from otel_shim.operations import Operation
+    from datetime import timedelta, tzinfo
 
-__all__ = ["Identity", "bind", "counters_snapshot", "current_identity", "identity", "operation"]
+    from collections.abc import Callable, Collection, Mapping
+
+    from otel_shim.binding import ScopedIdentity
+    from otel_shim.operations import Job, Operation
+
+__all__ = [
+    "Identity",
+    "QueueReading",
+    "bind",
+    "counters_snapshot",
+    "current_identity",
+    "enqueued",
+    "finished",
+    "identity",
+    "job",
+    "job_backlog",
+    "job_items",
+    "operation",
+    "queue",
+    "sql_queue",
+    "taken",
+]
 
 
 def bind(
@@ -101,3 +122,124 @@ def operation(name: str) -> Operation:
     from otel_shim.operations import Operation  # noqa: PLC0415
 
     return Operation(name)
+
+
+def job(
+    name: str,
+    *,
+    schedule: str | None = None,
+    timezone: tzinfo | str | None = None,
+    max_runtime: float | timedelta | None = None,
+    critical: bool = False,
+    processing_activity_id: str | None = None,
+    legal_basis: str | None = None,
+    retention_class: str | None = None,
+) -> Job:
+    """Declare a job ``<domain>.<verb>``, as a decorator of any kind of function, or as a block.
+
+    Each call is a run: a trace of its own with a link to the request or job that called it, whose
+    identity does not enter; say inside for whom the run is, with ``bind`` or ``identity``. The run's
+    outcome, duration, items and backlog are on its span and in metrics; when it last started and
+    succeeded is told all the time, so that somebody outside sees it missing.
+
+    ``schedule`` is five-field cron in ``timezone`` (UTC by default) or ``every 15m``: what a run is
+    missed by, not what starts it. ``max_runtime`` is in seconds or a ``timedelta``; a longer run is an
+    overrun and goes on. ``critical`` jobs wake somebody. The other three are GDPR references, set on the
+    run and all below. What cannot be read is logged once with the fix, counted, and left out.
+    """
+    from otel_shim import operations  # noqa: PLC0415
+
+    references = {
+        "processing_activity_id": processing_activity_id,
+        "legal_basis": legal_basis,
+        "retention_class": retention_class,
+    }
+    return operations.Job(
+        operations.declared(name, schedule, timezone, max_runtime, critical, references)
+    )
+
+
+def job_items(
+    *,
+    read: int | None = None,
+    written: int | None = None,
+    rejected: int | None = None,
+    filtered: int | None = None,
+) -> None:
+    """Add to the items of the run at work. With rejected ones a run that ends well is ``partial``.
+
+    Call it as often as is convenient: for each batch, or once. Those read are those written, rejected
+    and filtered together.
+    """
+    from otel_shim import jobs  # noqa: PLC0415
+
+    jobs.add_items({"read": read, "written": written, "rejected": rejected, "filtered": filtered})
+
+
+def job_backlog(*, before: int | None = None, after: int | None = None) -> None:
+    """Say how many items waited for the job when the run at work started, and how many do as it ends."""
+    from otel_shim import jobs  # noqa: PLC0415
+
+    jobs.report_backlog(before, after)
+
+
+def queue(name: str, read: Callable[[], QueueReading]) -> None:
+    """Have a queue read whenever metrics are collected: depth by state, age of its oldest item, workers.
+
+    ``read`` runs in a thread of its own, without a span and without anybody's identity, and says in a
+    ``QueueReading`` what the broker or table has now. Metrics wait at most a second for it; one that
+    raises or hangs is counted (``saas.queue.unreadable``), and the application never waits. Each
+    process that declares the queue reads it: depth and age are the largest of what they say, workers
+    their sum. A queue of the same name takes the place of an earlier one.
+    """
+    from otel_shim import queues  # noqa: PLC0415
+
+    queues.register(name, read)
+
+
+def enqueued(name: str, items: int = 1) -> None:
+    """Count items that were put into a queue."""
+    from otel_shim import queues  # noqa: PLC0415
+
+    queues.enqueued(name, items)
+
+
+def taken(name: str, waited_seconds: float) -> None:
+    """Note that a worker took an item from a queue, and how long that had waited, in seconds."""
+    from otel_shim import queues  # noqa: PLC0415
+
+    queues.taken(name, waited_seconds)
+
+
+def finished(name: str, items: int = 1) -> None:
+    """Count items of a queue that workers are done with, failed ones too."""
+    from otel_shim import queues  # noqa: PLC0415
+
+    queues.finished(name, items)
+
+
+def sql_queue(
+    engine: Any,
+    *,
+    state: Any = None,
+    states: Mapping[str, Collection[Any]] | None = None,
+    enqueued_at: Any = None,
+    due_at: Any = None,
+    counts: Any = None,
+    oldest: Any = None,
+) -> Callable[[], QueueReading]:
+    """What ``queue`` reads where the queue is a table: one statement for depths, one for the age.
+
+    ``state`` is the column that says where an item stands, ``states`` which of its values mean
+    ``ready``, ``in_flight``, ``delayed`` and ``dead``, ``enqueued_at`` the column with the time an
+    item was put in, ``due_at`` the one before which it is not to be taken (ready items before it count
+    as delayed). Times are datetimes (naive ones in UTC) or seconds since 1970. Other shapes give
+    statements instead: ``counts``, one row with columns named after states, and ``oldest``, one time.
+
+    ``engine`` is SQLAlchemy's, sync or async; an async one is connected to anew for each reading,
+    because its pool belongs to the application's event loop.
+    """
+    from otel_shim.capture import sql_queue as adapter  # noqa: PLC0415
+
+    columns = {"state": state, "states": states, "enqueued_at": enqueued_at, "due_at": due_at}
+    return adapter.read_of(engine, columns, counts, oldest)

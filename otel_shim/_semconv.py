@@ -181,6 +181,7 @@ METRIC_SAAS_JOB_START_DELAY: Final = "saas.job.start.delay"
 METRIC_SAAS_JOB_ACTIVE: Final = "saas.job.active"
 METRIC_SAAS_JOB_OVERRUNS: Final = "saas.job.overruns"
 METRIC_SAAS_JOB_OVERLAPS: Final = "saas.job.overlaps"
+METRIC_SAAS_JOB_UNSTARTED: Final = "saas.job.unstarted"
 METRIC_SAAS_JOB_ITEMS: Final = "saas.job.items"
 METRIC_SAAS_JOB_BACKLOG: Final = "saas.job.backlog"
 METRIC_SAAS_JOB_LAST_START_TIMESTAMP: Final = "saas.job.last_start.timestamp"
@@ -326,6 +327,10 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "saas.job.active": ("{run}", "Runs of a job that are at work."),
     "saas.job.overruns": ("{run}", "Runs of a job that took longer than was declared."),
     "saas.job.overlaps": ("{run}", "Runs of a job that started while an earlier one was at work."),
+    "saas.job.unstarted": (
+        "{run}",
+        "Runs of a job that were due and not started, because they were missed or skipped.",
+    ),
     "saas.job.items": ("{item}", "Items that jobs took in, and what became of them."),
     "saas.job.backlog": ("{item}", "Items that waited for a job when its last run ended."),
     "saas.job.last_start.timestamp": ("s", "When a job last started, in seconds since 1970."),
@@ -443,6 +448,12 @@ METRIC_ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     "saas.job.active": frozenset(("saas.operation",)),
     "saas.job.overruns": frozenset(("saas.operation",)),
     "saas.job.overlaps": frozenset(("saas.operation",)),
+    "saas.job.unstarted": frozenset(
+        (
+            "saas.operation",
+            "saas.job.outcome",
+        )
+    ),
     "saas.job.items": frozenset(
         (
             "saas.operation",

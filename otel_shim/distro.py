@@ -40,7 +40,7 @@ from opentelemetry.semconv._incubating.attributes.telemetry_attributes import (
 )
 from opentelemetry.util._importlib_metadata import EntryPoint
 
-from otel_shim import _sdk_compat, attributes, context, operations, pseudonym, steering
+from otel_shim import _sdk_compat, attributes, context, jobs, pseudonym, steering
 from otel_shim._guard import guarded, logger
 from otel_shim.capture import fastapi, sqlalchemy, starlette
 from otel_shim.capture.asgi import Capture
@@ -48,7 +48,8 @@ from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
 from otel_shim.environment_variables import OTEL_SHIM_SECRET
 from otel_shim.signals import encoding, export, logs, sampling
-from otel_shim.signals.metrics import JobMetrics, RequestMetrics
+from otel_shim.signals.jobs import JobMetrics
+from otel_shim.signals.metrics import RequestMetrics
 from otel_shim.signals.propagation import EdgePropagator
 from otel_shim.signals.spans import IdentitySpanProcessor
 from otel_shim.wiring import NAME, wiring
@@ -164,7 +165,8 @@ def _metrics() -> RequestMetrics | None:
     _publish(meters, wiring().settings)
     if not _sdk_compat.has_metric_readers(meters):
         return None
-    operations.use_job_meter(JobMetrics(meters).ended)
+    jobs.use_recorder(JobMetrics(meters))
+    queue_metrics.install(meters)
     return RequestMetrics(meters)
 
 

@@ -1,0 +1,274 @@
+"""Synchronisations with calendars as telemetry: one span each, their metrics, and when each calendar last succeeded.
+
+    begin ─▶ Running ◀─ requests, bytes, waits, conflicts, failed items ─▶ end ─▶ span, metrics
+
+The address of a calendar holds logins and secrets: it stays in the process, as a key of the memory of
+successes and as what the pseudonym is made of.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context, attach, create_key, get_current, get_value, set_value
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.metrics import CallbackOptions, Counter, MeterProvider, Observation
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
+from opentelemetry.trace import (
+    Span,
+    Status,
+    StatusCode,
+    TracerProvider,
+    get_current_span,
+    set_span_in_context,
+)
+
+from otel_shim import _semconv as semconv
+from otel_shim import calendars, context
+from otel_shim._guard import guarded
+from otel_shim.calendars import Items, Synchronisation
+from otel_shim.model import Scalar
+from otel_shim.pseudonym import Pseudonymiser
+from otel_shim.signals.calendar_successes import Key, Successes
+from otel_shim.signals.metrics import SCOPE, histogram
+
+OPERATION = semconv.OPERATION_CALENDAR_SYNCHRONIZE
+_RUNNING = create_key("otel-shim-calendar")
+_PURPOSE = "calendar"
+# https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpclientrequestduration
+_REQUEST_BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+_pseudonymiser: Pseudonymiser | None = None
+
+
+def use_pseudonyms(maker: Pseudonymiser | None) -> Pseudonymiser | None:
+    """Set what makes pseudonyms of calendars, and return what did; called once, when the distro is wired."""
+    global _pseudonymiser
+    before, _pseudonymiser = _pseudonymiser, maker
+    return before
+
+
+class Recorder:
+    """Where synchronisations are recorded: a tracer, and the instruments of a meter."""
+
+    def __init__(self, tracers: TracerProvider | None, meters: MeterProvider | None) -> None:
+        meters = meters or metrics.get_meter_provider()
+        meter = meters.get_meter(SCOPE)
+        self.tracer = trace.get_tracer("otel_shim.calendars", tracer_provider=tracers)
+        self.successes = Successes()
+        self._duration = histogram(meters, semconv.METRIC_SAAS_CALENDAR_SYNC_DURATION)
+        self._items = _counter(meter, semconv.METRIC_SAAS_CALENDAR_ITEMS)
+        self._losses = _counter(meter, semconv.METRIC_SAAS_CALENDAR_TOKEN_LOSSES)
+        self._conflicts = _counter(meter, semconv.METRIC_SAAS_CALENDAR_CONFLICTS)
+        self._requests = meter.create_histogram(
+            HTTP_CLIENT_REQUEST_DURATION,
+            unit="s",
+            description="Duration of HTTP client requests.",
+            explicit_bucket_boundaries_advisory=_REQUEST_BOUNDARIES,
+        )
+        name = semconv.METRIC_SAAS_CALENDAR_OLDEST_SUCCESS_TIMESTAMP
+        unit, brief = semconv.METRICS[name]
+        meter.create_observable_gauge(name, [self._oldest], unit, brief)
+
+    @guarded(default=None)
+    def begin(self, provider: str, address: str, mode: str) -> Running | None:
+        """Start a synchronisation of the calendar at an address; None where nothing is to be recorded."""
+        if not is_instrumentation_enabled():
+            return None
+        labels = {semconv.SAAS_OPERATION: OPERATION, semconv.SAAS_CALENDAR_PROVIDER: provider}
+        span = self.tracer.start_span(OPERATION, attributes=labels)
+        _name_root(span)
+        return Running(self, provider, address, mode, span)
+
+    @guarded(default=None)
+    def conflict(self, provider: str) -> None:
+        """A write was refused, because somebody else had written."""
+        self._conflicts.add(1, {semconv.SAAS_CALENDAR_PROVIDER: provider})
+        if (running := running_now()) is not None:
+            running.conflicts += 1
+        else:
+            _add_to_work(semconv.SAAS_CALENDAR_CONFLICTS, 1)
+
+    @guarded(default=None)
+    def failed_items(self, provider: str, count: int) -> None:
+        """Items could not be read, in a synchronisation or after it."""
+        if (running := running_now()) is not None:
+            running.failed += count
+            return
+        self._count_items(provider, Items(failed=count))
+        _add_to_work(semconv.SAAS_CALENDAR_ITEMS_FAILED, count)
+
+    def requested(self, seconds: float, labels: dict[str, Scalar], span: Span) -> None:
+        """Record one HTTP request to a calendar."""
+        self._requests.record(seconds, labels, context=set_span_in_context(span, Context()))
+
+    def ended(self, sync: Synchronisation, seconds: float, span: Span) -> None:
+        """Record a synchronisation that has ended."""
+        labels: dict[str, Scalar] = {
+            semconv.SAAS_CALENDAR_PROVIDER: sync.provider,
+            semconv.SAAS_CALENDAR_SYNC_MODE: sync.mode,
+            semconv.SAAS_CALENDAR_SYNC_OUTCOME: sync.outcome(),
+        }
+        if sync.error is not None:
+            labels[ERROR_TYPE] = sync.error
+        self._duration.record(seconds, labels, context=set_span_in_context(span, Context()))
+        self._count_items(sync.provider, sync.items)
+        if sync.token_lost:
+            self._losses.add(1, {semconv.SAAS_CALENDAR_PROVIDER: sync.provider})
+
+    def _count_items(self, provider: str, items: Items) -> None:
+        for state, count in items.states():
+            labels = {
+                semconv.SAAS_CALENDAR_PROVIDER: provider,
+                semconv.SAAS_CALENDAR_ITEM_STATE: state,
+            }
+            self._items.add(count, labels)
+
+    def _oldest(self, _options: CallbackOptions) -> Iterable[Observation]:
+        for provider, seconds in self.successes.oldest().items():
+            yield Observation(seconds, {semconv.SAAS_CALENDAR_PROVIDER: provider})
+
+
+@functools.cache
+def recorder(
+    tracers: TracerProvider | None = None, meters: MeterProvider | None = None
+) -> Recorder:
+    """The recorder of these providers, by default the global ones; instrumentors share it."""
+    return Recorder(tracers, meters)
+
+
+class Running:
+    """A synchronisation at work, with what is known of it so far."""
+
+    __slots__ = (
+        *(
+            "age",
+            "conflicts",
+            "failed",
+            "items",
+            "mode",
+            "open",
+            "provider",
+            "received",
+            "requests",
+        ),
+        *("stale", "token_lost", "wait"),
+        *("_began", "_context", "_hash", "_key", "_recorder", "address", "span"),
+    )
+
+    def __init__(
+        self, recorder: Recorder, provider: str, address: str, mode: str, span: Span
+    ) -> None:
+        self.provider, self.mode, self.span = provider, mode, span
+        self.items = calendars.NOTHING
+        self.requests = self.received = self.conflicts = self.failed = 0
+        self.wait = 0.0
+        self.token_lost = False
+        self.stale: bool | None = None
+        self.age: float | None = None
+        self.open = True
+        self.address = address
+        self._recorder = recorder
+        self._began = time.perf_counter()
+        inside = context.with_operation(OPERATION, set_span_in_context(span))
+        self._context = set_value(_RUNNING, self, inside)
+        self._hash, self._key = self._whose()
+        recorder.successes.attempted(self._key)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """A block that is part of this synchronisation."""
+        token = attach(self._context)
+        try:
+            yield
+        finally:
+            context.leave(token)
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.end(calendars.error_type(error) if error is not None else None)
+
+    @property
+    def delay(self) -> float | None:
+        """Seconds since the last complete synchronisation of this calendar; None before the first."""
+        return self._recorder.successes.delay(self._key)
+
+    @guarded(default=None)
+    def end(self, error: str | None = None) -> None:
+        """End it, once; ``error`` is the type of what ended it."""
+        if not self.open:
+            return
+        self.open = False
+        sync = self._summary(error)
+        if self._hash is None:  # the organisation may have become known meanwhile
+            self._hash, _ = self._whose()
+        if self._hash is not None:
+            self.span.set_attribute(semconv.SAAS_CALENDAR_HASH, self._hash)
+        self.span.set_attributes(calendars.attributes(sync))
+        if error is not None:
+            self.span.set_status(Status(StatusCode.ERROR))
+        self.span.end()
+        self._recorder.ended(sync, time.perf_counter() - self._began, self.span)
+        if sync.complete():
+            self._recorder.successes.succeeded(self._key)
+
+    def _summary(self, error: str | None) -> Synchronisation:
+        items = self.items
+        if self.failed:
+            items = Items(items.created, items.changed, items.deleted, items.failed + self.failed)
+        return Synchronisation(
+            provider=self.provider,
+            mode=self.mode,
+            items=items,
+            received=self.received,
+            requests=self.requests,
+            wait=self.wait,
+            conflicts=self.conflicts,
+            token_lost=self.token_lost or error == calendars.TOKEN_LOST,
+            delay=self.delay,
+            stale=self.stale,
+            age=self.age,
+            error=error,
+        )
+
+    def _whose(self) -> tuple[str | None, Key]:
+        """The calendar's pseudonym, and its key in the memory of successes."""
+        scope = context.governing(self._context)
+        organisation = scope.identity.org_id if scope is not None else None
+        key = Key(self.provider, organisation, self.address)
+        if organisation is None or _pseudonymiser is None or not self.address:
+            return None, key
+        return _pseudonymiser.pseudonym(_PURPOSE, organisation, self.address), key
+
+
+def running_now() -> Running | None:
+    """The synchronisation that the current work is part of, while it goes on."""
+    found = cast("Running | None", get_value(_RUNNING, get_current()))
+    return found if found is not None and found.open else None
+
+
+def _counter(meter: metrics.Meter, name: str) -> Counter:
+    unit, brief = semconv.METRICS[name]
+    return meter.create_counter(name, unit, brief)
+
+
+def _name_root(span: Span) -> None:
+    """A synchronisation that nothing is above names its own local root."""
+    place = context.place_of(span)
+    if place is not None and place.root.span() is span:
+        place.root.operation = OPERATION
+
+
+def _add_to_work(key: str, count: int) -> None:
+    """Add to a count on the span at work: a save, or a late look at an item, is no part of a synchronisation."""
+    span = get_current_span()
+    if span.is_recording():
+        before = (getattr(span, "attributes", None) or {}).get(key, 0)
+        span.set_attribute(key, before + count)

@@ -48,7 +48,9 @@ _OF_STATUS = {
 }
 _OF_CLASS = {
     **dict.fromkeys(("RateLimitError",), RATE_LIMITED),
-    **dict.fromkeys(("ETagMismatchError", "ScheduleTagMismatchError", "UidConflictError"), CONFLICT),
+    **dict.fromkeys(
+        ("ETagMismatchError", "ScheduleTagMismatchError", "UidConflictError"), CONFLICT
+    ),
     **dict.fromkeys(("TimeoutError", "Timeout", "TimeoutException"), TIMEOUT),
     **dict.fromkeys(("SSLError",), TLS),
     **dict.fromkeys(("ConnectionError", "TransportError", "gaierror"), UNREACHABLE),

@@ -47,7 +47,7 @@ from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
 from otel_shim.environment_variables import OTEL_SHIM_SECRET
-from otel_shim.signals import encoding, export, logs, sampling
+from otel_shim.signals import calendars, encoding, export, logs, sampling
 from otel_shim.signals.jobs import JobMetrics
 from otel_shim.signals.metrics import RequestMetrics
 from otel_shim.signals.propagation import EdgePropagator
@@ -210,6 +210,7 @@ def _use_identity(settings: Config) -> None:
     pseudonymiser = _pseudonymiser(settings)
     clear = settings.user_identity == "clear"
     context.use_stamp(lambda identity: attributes.of(identity, pseudonymiser, clear))
+    calendars.use_pseudonyms(pseudonymiser)
 
 
 def _pseudonymiser(settings: Config) -> pseudonym.Pseudonymiser | None:

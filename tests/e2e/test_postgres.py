@@ -35,7 +35,10 @@ OWN = re.compile(r"(?!.*\bpg_(catalog|type)\b)\s*(SELECT|INSERT|UPDATE|DELETE)\b
 """The application's statements, not what drivers ask the catalogue and not the ends of transactions."""
 MANY_ROWS = re.compile(r"FROM \(VALUES .*\) AS imp_sen")
 """How SQLAlchemy inserts several rows with one statement and gets their keys back."""
-GAUGES = re.compile(r"GROUP BY usage\.feature|count\(\*\) .*FROM privacy_request", re.DOTALL)
+GAUGES = re.compile(
+    r"GROUP BY usage\.feature|count\(\*\) .*FROM privacy_request|sum\(CASE .*FROM calendar_queue",
+    re.DOTALL,
+)
 """What the product's gauges ask on the SDK's own thread, which the application leaves untraced."""
 BATCH_SIZE = "db.operation.batch.size"
 VALUES = (

@@ -1,4 +1,4 @@
-"""Figures of the product: quotas, the queue of privacy requests, the delay of calendars.
+"""Figures of the product: quotas, queues, the delay of calendars.
 
 Through OpenTelemetry's own API, which FastAPI depends on: without an SDK all of it does nothing. Nothing
 here names an organisation: what belongs to one is in its traces.
@@ -7,14 +7,17 @@ here names an organisation: what belongs to one is in its traces.
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 from sqlalchemy import ColumnElement, case, func, select
 
+from . import calendar_queue
 from .database import SessionLocal
 from .models import Organisation, PrivacyRequest, Usage
-from .optional_operations import unwatched
+from .optional_operations import unwatched, watch_queue
 
 Observe = Callable[[CallbackOptions], Iterable[Observation]]
 
@@ -72,20 +75,34 @@ def _quotas(figure: ColumnElement[int]) -> Observe:
     return observe
 
 
-def _waiting(_: CallbackOptions) -> Iterable[Observation]:
-    """How many privacy requests are open."""
-    statement = select(func.count()).where(PrivacyRequest.status == "open")
-    with unwatched(), SessionLocal() as session:
-        waiting = session.scalar(statement) or 0
-    return [Observation(waiting, {"saas.queue.name": "privacy.requests"})]
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many requests nobody has worked on, and since when the oldest waits (seconds)."""
+
+    ready: int
+    oldest_age: float
+
+
+def _privacy_requests() -> Waiting:
+    waiting = select(func.count(), func.min(PrivacyRequest.created_at))
+    with SessionLocal() as session:
+        count, oldest = session.execute(waiting.where(PrivacyRequest.status == "open")).one()
+    if oldest is None:
+        return Waiting(0, 0.0)
+    # SQLite does not keep the time zone.
+    since = oldest.replace(tzinfo=timezone.utc) if oldest.tzinfo is None else oldest
+    age = (datetime.now(timezone.utc) - since).total_seconds()
+    return Waiting(count, max(0.0, age))
 
 
 def install() -> None:
-    """Have quotas and queue read each time that metrics are exported; once the tables are there."""
+    """Have quotas and queues read each time that metrics are exported; once the tables are there."""
     for name, unit, figure in (
         ("saas.quota.used", "{use}", USED),
         ("saas.quota.limit", "{use}", LIMIT),
         ("saas.quota.exhausted", "{organisation}", EXHAUSTED),
     ):
         meter.create_observable_gauge(name, [_quotas(figure)], unit)
-    meter.create_observable_gauge("saas.queue.depth", [_waiting], "{item}")
+    watch_queue("privacy.requests", _privacy_requests)
+    # Also here, and not only where its workers are: when they are gone, somebody must say so.
+    watch_queue(calendar_queue.NAME, calendar_queue.depths)

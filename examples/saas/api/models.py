@@ -27,6 +27,8 @@ class Organisation(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
     plan: Mapped[str]
+    # A court or an authority wants its records: nothing of it is deleted until that is over.
+    legal_hold: Mapped[bool] = mapped_column(default=False)
 
 
 class User(Base):
@@ -149,6 +151,7 @@ class PrivacyRequest(Base):
     status: Mapped[str] = mapped_column(default="open")
     audit_record_id: Mapped[str]
     result: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(default=_now)
 
 
 class Payslip(Base):
@@ -161,6 +164,8 @@ class Payslip(Base):
     user_id: Mapped[str] = mapped_column(ForeignKey("user.id"))
     month: Mapped[str]
     amount_cents: Mapped[int]
+    # What the export to the bank made of it: `written`, `filtered` or `rejected`; none until then.
+    export: Mapped[str | None]
 
 
 class Item(Base):
@@ -174,3 +179,53 @@ class Item(Base):
     stock: Mapped[int]
     version: Mapped[int] = mapped_column(default=1)
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 (SQLAlchemy reads it once)
+
+
+class Cursor(Base):
+    """How far an import from elsewhere has got."""
+
+    __tablename__ = "cursor"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(default=0)
+
+
+class Subscription(Base):
+    """A calendar outside of the product, and how far the product knows it.
+
+    `kind` is `caldav`, whose `mark` is a sync token, or `ics`, whose `mark` is an ETag. `ready` once the
+    calendar is known to be there.
+    """
+
+    __tablename__ = "subscription"
+    __table_args__ = (UniqueConstraint("org_id", "kind"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("organisation.id"))
+    kind: Mapped[str]
+    mark: Mapped[str | None]
+    ready: Mapped[bool] = mapped_column(default=False)
+    synced_at: Mapped[datetime | None]
+
+
+class Entry(Base):
+    """An entry of a calendar outside of the product, as last read. No names, no places: only times."""
+
+    __tablename__ = "entry"
+    __table_args__ = (UniqueConstraint("subscription_id", "href"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    subscription_id: Mapped[int] = mapped_column(ForeignKey("subscription.id"))
+    href: Mapped[str]
+    starts: Mapped[str]
+
+
+class QueuedPlan(Base):
+    """A published plan that is to be written into the staff's calendars. Times in seconds since 1970."""
+
+    __tablename__ = "calendar_queue"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    org_id: Mapped[str] = mapped_column(ForeignKey("organisation.id"))
+    plan_id: Mapped[int] = mapped_column(ForeignKey("plan.id"))
+    queued_at: Mapped[float]
+    # Not before this time, after a failure.
+    due_at: Mapped[float]
+    taken_at: Mapped[float | None]
+    attempts: Mapped[int] = mapped_column(default=0)

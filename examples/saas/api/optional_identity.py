@@ -50,10 +50,10 @@ def bind_audited(record_id: str, activity: str, legal_basis: str, retention: str
         )
 
 
-def acting_for(org_id: str) -> AbstractContextManager[object]:
-    """Everything inside the block belongs to this organisation."""
+def acting_for(org_id: str, **references: str) -> AbstractContextManager[object]:
+    """Everything inside the block belongs to this organisation; `references` as `bind_audited` has them."""
     if INSTALLED:
-        return otel_shim.identity(org_id=org_id, actor_type="job")
+        return otel_shim.identity(org_id=org_id, actor_type="job", **references)
     return nullcontext()
 
 

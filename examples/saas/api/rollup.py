@@ -5,13 +5,14 @@ import logging
 from sqlalchemy import func, select
 
 from .database import SessionLocal
+from .jobs import job
 from .models import Invoice, Organisation
-from .optional_identity import acting_for, named_operation, operation_block
+from .optional_identity import acting_for, operation_block
 
 logger = logging.getLogger(__name__)
 
 
-@named_operation("billing.rollup")
+@job("billing.rollup", "0 6 1 * *", max_runtime=600)
 def run() -> None:
     """Report what each organisation owes."""
     with SessionLocal() as session:

@@ -1,1 +1,1 @@
-"""The partner: calendars and payments. A service of somebody else, without otel-shim."""
+"""The partner: calendars, deliveries and payments. A service of somebody else, without otel-shim."""

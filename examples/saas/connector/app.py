@@ -8,11 +8,12 @@ from uuid import uuid4
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
-from . import models
+from . import deliveries, feeds, models
 
 logger = logging.getLogger(__name__)
 app = FastAPI(title="Partner connector")
-app.include_router(models.router)
+for router in (models.router, feeds.router, deliveries.router):
+    app.include_router(router)
 
 CARD_LIMIT_CENTS = 500_000
 MAILBOX_SECONDS = 0.002

@@ -14,13 +14,14 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from .. import partner_service
+from .. import calendar_queue, partner_service
 from ..audit import write_note
 from ..database import AsyncDB, AsyncSessions
 from ..errors import AppError
 from ..metrics import calendar_confirms
 from ..models import Plan, Shift, User
 from ..optional_identity import named_operation
+from ..optional_operations import item_added
 from ..security import CurrentUser, require_role
 
 logger = logging.getLogger(__name__)
@@ -126,7 +127,9 @@ async def publish(plan: Plan, session: AsyncSession, partner: httpx.AsyncClient)
         references = await partner_service.publish_shifts(partner, plan, shifts)
     plan.status = "published"
     plan.calendar_ref = ",".join(references)
+    await session.execute(calendar_queue.added(plan.org_id, plan.id))
     await session.commit()
+    item_added(calendar_queue.NAME)
     logger.info("plan published", extra={"plan_id": plan.id, "people": len(references)})
 
 

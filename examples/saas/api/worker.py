@@ -1,0 +1,97 @@
+"""Workers of the calendar queue: threads of the scheduler, or `python -m api.worker` by themselves."""
+
+import logging
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+
+from . import calendar_queue, calendars, faults, metrics
+from .calendar_queue import NAME, Taken
+from .jobs import Processing
+from .optional_identity import acting_for, operation_block
+from .optional_operations import item_finished, item_taken, watch_queue
+
+POLL_SECONDS = 0.25
+PROCESSING = Processing("ropa-040", "contract", "r1y")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Workers:
+    """Threads that drain the queue until `stop` is set."""
+
+    number: int
+    stop: threading.Event
+    busy: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Let them work, and let operators see the queue and how many of them are busy."""
+        watch_queue(NAME, calendar_queue.depths, lambda: (self.busy, self.number))
+        for number in range(self.number):
+            thread = threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
+            thread.start()
+            self.threads.append(thread)
+
+    def join(self, seconds: float) -> None:
+        """Wait until they have put their items down."""
+        for thread in self.threads:
+            thread.join(seconds)
+
+    def _work(self) -> None:
+        while not self.stop.is_set():
+            faults.hold("worker stop")
+            try:
+                item = calendar_queue.take()
+            except Exception:
+                logger.exception("queue not readable", extra={"error_code": "queue_unreadable"})
+                item = None
+            if item is None:
+                self.stop.wait(POLL_SECONDS)
+            else:
+                self._handle(item)
+
+    def _handle(self, item: Taken) -> None:
+        with self.lock:
+            self.busy += 1
+        try:
+            handle(item)
+        finally:
+            with self.lock:
+                self.busy -= 1
+
+
+def handle(item: Taken) -> None:
+    """Write one plan into its calendar, or give it back."""
+    item_taken(NAME, time.time() - item.queued_at)
+    with acting_for(item.org_id, **PROCESSING.references()):
+        try:
+            with operation_block("calendar.write"):
+                time.sleep(faults.seconds("worker slow"))
+                people = calendars.write(item.org_id, item.plan_id)
+            calendar_queue.done(item)
+            metrics.calendar_delay.record(time.time() - item.queued_at)
+            logger.info("plan in calendars", extra={"plan_id": item.plan_id, "people": people})
+        except Exception as error:
+            calendar_queue.failed(item)
+            facts = {"error_code": "calendar_not_written", "attempt": item.attempts}
+            logger.error("plan not in calendars: %s", type(error).__name__, extra=facts)
+    item_finished(NAME)
+
+
+def main() -> None:
+    """Work until a signal asks to end."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    workers = Workers(number=1, stop=stop)
+    workers.start()
+    stop.wait()
+    workers.join(seconds=10)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    main()

@@ -16,9 +16,8 @@ from otel_shim.model import Identity
 from otel_shim.queues import QueueReading
 
 if TYPE_CHECKING:
-    from datetime import timedelta, tzinfo
-
     from collections.abc import Callable, Collection, Mapping
+    from datetime import timedelta, tzinfo
 
     from otel_shim.binding import ScopedIdentity
     from otel_shim.operations import Job, Operation
@@ -155,7 +154,14 @@ def job(
         "retention_class": retention_class,
     }
     return operations.Job(
-        operations.declared(name, schedule, timezone, max_runtime, critical, references)
+        operations.declared(
+            name,
+            schedule,
+            timezone,
+            max_runtime=max_runtime,
+            critical=critical,
+            references=references,
+        )
     )
 
 

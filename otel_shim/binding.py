@@ -75,13 +75,13 @@ def bind(values: Mapping[str, Any]) -> None:
 def apply(root: context.LocalRoot, scope: context.Scope, found: Identity) -> None:
     """Bind an identity under a root, in the scope that holds there. What sources found gives way."""
     with root.binding:
-        if scope.bound().conflicts(found):
+        if root.less_job(scope.bound(), found).conflicts(found):
             _diverge(root, scope, found)
         elif scope.mixed or (scope is root.scope and not root.wide):
-            _open_branch(root, scope.identity.updated(found))
+            _open_branch(root, root.less_job(scope.identity, found).updated(found))
         else:
             scope.sourced -= found.known_fields()
-            root.put(scope, scope.identity.updated(found))
+            root.put(scope, root.less_job(scope.identity, found).updated(found))
 
 
 def apply_sourced(root: context.LocalRoot, values: Mapping[str, str]) -> None:
@@ -106,7 +106,7 @@ def _diverge(root: context.LocalRoot, scope: context.Scope, found: Identity) -> 
     for span, place in _upwards():
         if place.carries is scope:
             root.mix(span, place)
-    _open_from_here(root, found)
+    _open_from_here(root, root.afresh(found).updated(found))
 
 
 def _open_branch(root: context.LocalRoot, identity: Identity) -> None:
@@ -118,7 +118,7 @@ def _open_branch(root: context.LocalRoot, identity: Identity) -> None:
     for span, place in _upwards():
         if place.carries.mixed:
             continue
-        if place.carries.identity.conflicts(identity):
+        if root.less_job(place.carries.identity, identity).conflicts(identity):
             counters.add("identity_conflicts")
             root.mix(span, place)
         else:
@@ -132,8 +132,7 @@ def _open_from_here(root: context.LocalRoot, identity: Identity) -> context.Scop
     It is never detached: it ends with the task, or with the block around it, and under another root
     it does not count.
     """
-    request = Identity(request_id=root.scope.identity.request_id)
-    scope = context.Scope(root, identity.updated(request))
+    scope = context.Scope(root, identity.updated(root.lasting()))
     attach(context.with_scope(scope))
     return scope
 
@@ -174,9 +173,12 @@ def _enter(values: Mapping[str, Any]) -> Token[Context]:
     outer = context.governing() or context.opened_outside(None)
     root = context.current_root()
     around = outer.identity if outer is not None else NOBODY
+    around = root.less_job(around, found) if root is not None else around
     if around.conflicts(found):
-        around = Identity(request_id=around.request_id)
+        around = root.afresh(found) if root is not None else NOBODY
     scope = context.Scope(root, around.updated(found))
+    if root is not None and scope.identity.org_id is not None:
+        root.works_for(scope.identity.org_id)
     return attach(context.with_scope(scope))
 
 

@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from contextvars import Token
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 from opentelemetry.context import Context, create_key, get_value, set_value
@@ -143,15 +144,19 @@ class LocalRoot:
 
     __slots__ = (
         "__weakref__",
+        "_actor",
         "_early",
         "_lock",
         "_open",
         "_prune_at",
+        "_references",
+        "_walked",
         "binding",
         "endpoint",
         "inbound",
         "operation",
         "scope",
+        "serves",
         "span",
         "span_context",
         "wide",
@@ -166,9 +171,13 @@ class LocalRoot:
         # A request or message has one caller, so what is bound anywhere under it holds for all of
         # it. A job may walk over organisations: what is bound there holds from there on only.
         self.wide = span.kind in _ONE_CALLER
+        self.serves = span.kind is SpanKind.SERVER
         request_id = inbound.request_id if inbound is not None else None
         # A scope of its own, also in a block outside: what is bound here is not the next root's.
         self.scope = Scope(self, scope.identity if scope else Identity(request_id=request_id))
+        self._references: Mapping[str, Scalar] = {}
+        self._walked: str | None = None
+        self._actor: str | None = None
         self._open: list[weakref.ref[Span]] = []
         self._prune_at = _PRUNE_AT
         self._early: list[tuple[weakref.ref[Span], object]] = []
@@ -176,6 +185,43 @@ class LocalRoot:
         self._lock = threading.Lock()
         self.binding = threading.RLock()
         """Held from the look at what is bound to the change of it; spans start without it."""
+
+    def is_job(self, actor: Identity) -> None:
+        """Turn out to be a run of a job, which is the actor unless the application names another."""
+        with self.binding:
+            self._actor = actor.user_id
+            self._references = actor.extra
+            self.put(self.scope, actor.updated(self.scope.identity))
+
+    def less_job(self, identity: Identity, found: Identity) -> Identity:
+        """An identity that another is put over: without the job as the actor, where one is named."""
+        if found.user_id is None or self._actor is None or identity.user_id != self._actor:
+            return identity
+        return identity.without(("user_id", "actor_type"))
+
+    def lasting(self) -> Identity:
+        """What holds under this root whoever the work is for: its request, a job's GDPR references."""
+        return Identity(request_id=self.scope.identity.request_id, extra=self._references)
+
+    def afresh(self, found: Identity) -> Identity:
+        """What another's identity is put over, of which nothing may stay: the job as its actor, if it is one."""
+        fresh = self.lasting()
+        if self._actor is None or found.user_id is not None or found.actor_type is not None:
+            return fresh
+        return replace(fresh, user_id=self._actor, actor_type=semconv.SAAS_ACTOR_TYPE_JOB)
+
+    def works_for(self, org_id: str) -> None:
+        """Note an organisation that a block under this root is for: with a second one it is nobody's.
+
+        A request or message has one caller; where its work is done for others, that is its own affair.
+        """
+        if self.serves or self.scope.identity.org_id is not None:
+            return
+        with self._lock:
+            first = self._walked
+            self._walked = first or org_id
+        if first not in (None, org_id) and (span := self.span()) is not None:
+            span.set_attribute(semconv.SAAS_IDENTITY_SCOPE, semconv.SAAS_IDENTITY_SCOPE_MULTI)
 
     def live(self) -> bool:
         """Whether the work goes on: the span is open, or the request still runs background tasks."""
@@ -238,7 +284,7 @@ class LocalRoot:
 
     def mix(self, span: Span, place: Place) -> None:
         """Take the identity off a span that turned out to belong to several; a root becomes a barrier."""
-        nobody = Scope(self, Identity(request_id=self.scope.identity.request_id), mixed=True)
+        nobody = Scope(self, self.lasting(), mixed=True)
         settle(span, place._replace(carries=nobody))
         _sdk_compat.remove_attributes(span, attributes.IDENTITY_KEYS)
         if span is self.span():
@@ -248,7 +294,7 @@ class LocalRoot:
         """Turn out to belong to several as a whole: what no scope of its own names stays unnamed."""
         spans = self.carriers(self.scope)
         self.scope.mixed = True
-        self.scope.become(Identity(request_id=self.scope.identity.request_id))
+        self.scope.become(self.lasting())
         for span in spans:
             if (place := place_of(span)) is not None:
                 self.mix(span, place)
@@ -300,9 +346,9 @@ def current_root() -> LocalRoot | None:
     return place.root if place is not None and place.root.live() else None
 
 
-def with_scope(scope: Scope) -> Context:
-    """The current context with a scope in it."""
-    return set_value(_SCOPE, scope)
+def with_scope(scope: Scope, base: Context | None = None) -> Context:
+    """A context, by default the current one, with a scope in it."""
+    return set_value(_SCOPE, scope, base)
 
 
 def leave(token: Token[Context]) -> None:

@@ -1,12 +1,16 @@
-"""Naming the work: ``otel_shim.operation`` as block and as decorator."""
+"""Naming the work: ``otel_shim.operation`` and ``otel_shim.job``, as block and as decorator.
+
+An operation is a span of that name, where there is work above it. Under nothing, and after the answer of
+a request, it is a run of a job (see ``jobs``); what is declared with ``job`` always is one.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import Token
+from datetime import tzinfo
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -16,33 +20,29 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import Span, Status, StatusCode
 
 from otel_shim import _semconv as semconv
-from otel_shim import context, counters, sources
-from otel_shim._guard import guarded
+from otel_shim import context, counters, jobs, schedule, sources
+from otel_shim._guard import guarded, logger
+from otel_shim.heartbeats import Declaration
+from otel_shim.jobs import Run, Work
+from otel_shim.model import Scalar
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _tracer = trace.get_tracer("otel_shim")
 _UNNAMED = "unnamed.operation"
-JobMeter = Callable[[str, float, "BaseException | None", Span], object]
-"""Takes a job's operation, its seconds, the error that ended it, and its span."""
-_job_meter: JobMeter | None = None
 
 
-def use_job_meter(meter: JobMeter | None) -> JobMeter | None:
-    """Set what is told of each job that ends, and return what was; called once, when the distro is wired."""
-    global _job_meter
-    before, _job_meter = _job_meter, meter
-    return before
+class _Step:
+    """An operation that is part of something: its span, and the context to go on in."""
 
+    __slots__ = ("inside", "span")
 
-class _Work:
-    """The span of an operation, and where it is a job of its own, when that started."""
-
-    __slots__ = ("name", "span", "started")
-
-    def __init__(self, name: str, span: Span, job: bool) -> None:
-        self.name = name
+    def __init__(self, span: Span, inside: Context) -> None:
         self.span = span
-        self.started = time.perf_counter() if job else None
+        self.inside = inside
+
+
+_Started = _Step | Work
+_Opening = Callable[[], "_Started | None"]
 
 
 class Operation:
@@ -53,13 +53,12 @@ class Operation:
 
     def __init__(self, name: str) -> None:
         self._name = _usable(name)
-        self._open: list[tuple[_Work, Any]] = []
+        self._open: list[tuple[_Started, Any]] = []
 
     def __enter__(self) -> None:
-        started = _start(self._name)
+        started = self.begin()
         if started is not None:
-            work, inside = started
-            self._open.append((work, attach(inside)))
+            self._open.append((started, attach(started.inside)))
 
     def __exit__(
         self,
@@ -73,18 +72,40 @@ class Operation:
             context.leave(mine[1])
             _end(mine[0], error)
 
-    def _innermost(self) -> tuple[_Work, Any]:
+    def _innermost(self) -> tuple[_Started, Any]:
         """The block that ends here; several tasks may be inside of one operation object."""
         current = trace.get_current_span()
         here = self._open.copy()
         return next((block for block in reversed(here) if block[0].span is current), here[-1])
 
+    def begin(self) -> _Started | None:
+        """Start the span of one block or call; None where there is none to start."""
+        return _start(self._name)
+
     def __call__(self, function: _F) -> _F:
         """Decorate a function, coroutine function, generator or async generator function."""
         for applies, wrap in _WRAPPERS:
             if applies(function):
-                return cast(_F, functools.wraps(function)(wrap(self._name, function)))
-        return cast(_F, functools.wraps(function)(_wrap_function(self._name, function)))
+                return cast(_F, functools.wraps(function)(wrap(self.begin, function)))
+        return cast(_F, functools.wraps(function)(_wrap_function(self.begin, function)))
+
+
+class Job(Operation):
+    """A declared job: each block or call is a run, a trace of its own linked to what is above it."""
+
+    def __init__(self, declaration: Declaration) -> None:
+        super().__init__(declaration.name)
+        jobs.declare(declaration)
+
+    def begin(self) -> _Started | None:
+        """Start a run, unless an adapter has already started this one."""
+        return _start_run(self._name)
+
+    def __call__(self, function: _F) -> _F:
+        """Decorate a function of any kind; a scheduler that runs it finds its name."""
+        decorated = super().__call__(function)
+        jobs.mark(decorated, self._name)
+        return decorated
 
 
 @guarded(default=_UNNAMED)
@@ -96,17 +117,99 @@ def _usable(name: Any) -> str:
     return text or _UNNAMED
 
 
+def declared(
+    name: Any,
+    schedule_text: Any = None,
+    zone: tzinfo | str | None = None,
+    *,
+    max_runtime: Any = None,
+    critical: bool = False,
+    references: dict[str, Any] | None = None,
+) -> Declaration:
+    """What a decorator declares; what cannot be used is left out, counted, and logged with the fix."""
+    usable = _usable(name)
+    planned = _schedule(usable, schedule_text, zone)
+    return Declaration(
+        usable,
+        planned.text if planned is not None else None,
+        planned.period if planned is not None else None,
+        _seconds(usable, max_runtime),
+        bool(critical),
+        _references(references or {}),
+    )
+
+
 @guarded(default=None)
-def _start(name: str) -> tuple[_Work, Context]:
+def _schedule(name: str, text: Any, zone: tzinfo | str | None) -> schedule.Schedule | None:
+    if text is None:
+        return None
+    try:
+        return schedule.parse(text, zone)
+    except schedule.ScheduleError as error:
+        counters.add("job_declaration_rejected")
+        logger.error("job %s: %s. It runs, and nobody is told when it does not", name, error)
+        return None
+
+
+@guarded(default=None)
+def _seconds(name: str, max_runtime: Any) -> float | None:
+    try:
+        return jobs.seconds_of(max_runtime)
+    except ValueError as error:
+        counters.add("job_declaration_rejected")
+        logger.error("job %s: max_runtime is left out: %s", name, error)
+        return None
+
+
+@guarded(default={})
+def _references(values: dict[str, Any]) -> dict[str, Scalar]:
+    """GDPR references by their attribute; one that is no identifier is left out and counted."""
+    found: dict[str, Scalar] = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        text = sources.canonical(value)
+        if text is None:
+            counters.add("job_declaration_rejected")
+        else:
+            found[semconv.BINDABLE[name]] = text
+    return found
+
+
+@guarded(default=None)
+def _start(name: str) -> _Started | None:
     """Start the span; the first operation of a request or job names its root too."""
     root = context.current_root()
-    job = _is_job(root)
+    if _is_job(root):
+        return _start_undeclared(name, root)
     if root is not None:
         _name_root(root, name)
     span = _tracer.start_span(name, attributes={semconv.SAAS_OPERATION: name})
-    if root is None and (place := context.place_of(span)) is not None:
+    return _Step(span, context.with_operation(name, trace.set_span_in_context(span)))
+
+
+def _start_undeclared(name: str, root: context.LocalRoot | None) -> Work | None:
+    """Start a run of which nothing was said: where it stands, with the identity that holds there."""
+    if root is not None:
+        _name_root(root, name)
+    work = jobs.start_part(Run(name, described=False), get_current())
+    if root is None and work is not None and (place := context.place_of(work.span)) is not None:
         place.root.operation = name
-    return _Work(name, span, job), context.with_operation(name, trace.set_span_in_context(span))
+    return work
+
+
+@guarded(default=None)
+def _start_run(name: str) -> Work | None:
+    """Start a run by a call of a decorated function; what is above it is its trigger."""
+    if jobs.adopted(name):
+        return None
+    above = trace.get_current_span().get_span_context()
+    outside = context.opened_outside(None) if not above.is_valid else None
+    manual = semconv.SAAS_JOB_TRIGGER_MANUAL if above.is_valid else None
+    work = jobs.start_run(Run(name, trigger=manual, link=above, scope=outside))
+    if work is not None and (place := context.place_of(work.span)) is not None:
+        place.root.operation = name
+    return work
 
 
 def _is_job(root: context.LocalRoot | None) -> bool:
@@ -127,28 +230,52 @@ def _name_root(root: context.LocalRoot, name: str) -> None:
 
 
 @guarded(default=None)
-def _end(work: _Work, error: BaseException | None) -> None:
+def _end(started: _Started, error: BaseException | None) -> None:
+    if isinstance(started, Work):
+        return jobs.end_run(started, error)
     if isinstance(error, (GeneratorExit, StopIteration)):
         error = None
     if error is not None:
-        work.span.set_attribute(ERROR_TYPE, type(error).__qualname__)
-        work.span.set_status(Status(StatusCode.ERROR))
-    work.span.end()
-    if work.started is not None and _job_meter is not None:
-        _job_meter(work.name, time.perf_counter() - work.started, error, work.span)
+        started.span.set_attribute(ERROR_TYPE, type(error).__qualname__)
+        started.span.set_status(Status(StatusCode.ERROR))
+    started.span.end()
+    return None
 
 
-def _wrap_function(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+class _Call:
+    """One call of a decorated function."""
+
+    __slots__ = ("_opening", "_started", "_token")
+
+    def __init__(self, opening: _Opening) -> None:
+        self._opening = opening
+
+    def __enter__(self) -> None:
+        self._started = self._opening()
+        self._token = attach(self._started.inside) if self._started is not None else None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._token is not None and self._started is not None:
+            context.leave(self._token)
+            _end(self._started, error)
+
+
+def _wrap_function(opening: _Opening, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        with Operation(name):
+        with _Call(opening):
             return function(*args, **kwargs)
 
     return call
 
 
-def _wrap_coroutine(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_coroutine(opening: _Opening, function: Callable[..., Any]) -> Callable[..., Any]:
     async def call(*args: Any, **kwargs: Any) -> Any:
-        with Operation(name):
+        with _Call(opening):
             return await function(*args, **kwargs)
 
     return call
@@ -160,10 +287,9 @@ class _Steps:
     What the generator enters in one step (a block, another span) it is still in at the next.
     """
 
-    def __init__(self, name: str) -> None:
-        started = _start(name)
-        self._work: _Work | None = started[0] if started is not None else None
-        self._inside: Context | None = started[1] if started is not None else None
+    def __init__(self, opening: _Opening) -> None:
+        self._started = opening()
+        self._inside = self._started.inside if self._started is not None else None
         self._token: Token[Context] | None = None
 
     def __enter__(self) -> None:
@@ -175,13 +301,13 @@ class _Steps:
             context.leave(self._token)
 
     def end(self, error: BaseException | None = None) -> None:
-        if self._work is not None:
-            _end(self._work, error)
+        if self._started is not None:
+            _end(self._started, error)
 
 
-def _wrap_generator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_generator(opening: _Opening, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        steps = _Steps(name)
+        steps = _Steps(opening)
         generator = function(*args, **kwargs)
         resume: Callable[[], Any] = functools.partial(next, generator)
         try:
@@ -214,9 +340,9 @@ def _suspended(
     return functools.partial(generator.send, sent)
 
 
-def _wrap_async_generator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_async_generator(opening: _Opening, function: Callable[..., Any]) -> Callable[..., Any]:
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        steps = _Steps(name)
+        steps = _Steps(opening)
         generator = function(*args, **kwargs)
         resume: Callable[[], Any] = generator.__anext__
         try:

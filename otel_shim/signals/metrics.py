@@ -1,8 +1,7 @@
-"""Metrics of requests and jobs, recorded where they end. Nobody's id is ever a label.
+"""Metrics of requests, recorded where they end. Nobody's id is ever a label.
 
     first byte of a stream ─▶ saas.stream.time_to_first_byte
     last byte of a response ─▶ http.server.request.duration   exemplar: trace, span, request_id
-    end of a job            ─▶ saas.job.duration              exemplar: trace, span
 
 The request id is an attribute of the measurement that a View takes off, so it stays on the exemplar.
 """
@@ -25,7 +24,7 @@ from opentelemetry.semconv.attributes.http_attributes import (
 )
 from opentelemetry.semconv.attributes.url_attributes import URL_SCHEME
 from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURATION
-from opentelemetry.trace import NonRecordingSpan, Span, set_span_in_context
+from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
 from otel_shim import _sdk_compat, context
 from otel_shim import _semconv as semconv
@@ -176,28 +175,6 @@ class Exchange:
         self._streams = True
         if not any(name.lower() == _CONTENT_LENGTH for name, _ in self._headers):
             self._metrics.began_to_answer(self, time.perf_counter() - self._started)
-
-
-class JobMetrics:
-    """The histogram of jobs; its count is their executions."""
-
-    def __init__(self, meters: MeterProvider) -> None:
-        self._duration = histogram(meters, semconv.METRIC_SAAS_JOB_DURATION)
-
-    @guarded(default=None)
-    def ended(
-        self, operation: str, seconds: float, error: BaseException | None, span: Span
-    ) -> None:
-        """Record a job that ended, by an error or not."""
-        labels = {
-            semconv.SAAS_OPERATION: operation,
-            semconv.SAAS_JOB_OUTCOME: semconv.SAAS_JOB_OUTCOME_SUCCESS
-            if error is None
-            else semconv.SAAS_JOB_OUTCOME_FAILURE,
-        }
-        if error is not None:
-            labels[ERROR_TYPE] = type(error).__qualname__
-        self._duration.record(seconds, labels, context=set_span_in_context(span, Context()))
 
 
 def _restrict(meters: MeterProvider, *histograms: Histogram) -> bool:

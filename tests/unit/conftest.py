@@ -14,7 +14,7 @@ from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from otel_shim import _guard, attributes, counters, operations, pseudonym
+from otel_shim import _guard, attributes, counters, jobs, operations, pseudonym
 from otel_shim import config as shim_config
 from otel_shim import context as identity_context
 from otel_shim.capture import fastapi as fastapi_capture
@@ -45,7 +45,8 @@ def telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telemetry]:
     recording = record_with(IdentitySpanProcessor(), IdentityLogRecordProcessor())
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", recording.tracers)
     monkeypatch.setattr(_logs._internal, "_LOGGER_PROVIDER", recording.loggers)
-    monkeypatch.setattr(operations, "_tracer", recording.tracers.get_tracer("otel_shim"))
+    for module in (operations, jobs):
+        monkeypatch.setattr(module, "_tracer", recording.tracers.get_tracer("otel_shim"))
     identity_context.use_stamp(lambda identity: attributes.of(identity, MAKER))
     yield recording
     recording.tracers.shutdown()

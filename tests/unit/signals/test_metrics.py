@@ -22,12 +22,13 @@ from starlette.middleware.base import BaseHTTPMiddleware
 
 import otel_shim
 from otel_shim import _semconv as semconv
-from otel_shim import config, operations
+from otel_shim import config, jobs
 from otel_shim.capture import fastapi as capture
 from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.signals import metrics
-from otel_shim.signals.metrics import JobMetrics, RequestMetrics
+from otel_shim.signals.jobs import JobMetrics
+from otel_shim.signals.metrics import RequestMetrics
 from tests.unit.telemetry import Telemetry
 
 REQUESTS = "http.server.request.duration"
@@ -69,18 +70,18 @@ def shim(
     monkeypatch.setattr(fastapi.FastAPI, "__call__", fastapi.FastAPI.__call__)
     monkeypatch.setattr(fastapi.FastAPI, "__init__", fastapi.FastAPI.__init__)
     monkeypatch.setattr(routing, "solve_dependencies", vars(routing)["solve_dependencies"])
-    before = operations.use_job_meter(None)
+    before = jobs.use_recorder(None)
 
     def install(*views: View) -> Meter:
         made = meter(*views)
         settings = config.from_environ({})
         resolver = Resolver(settings.sources)
-        operations.use_job_meter(JobMetrics(made.provider).ended)
+        jobs.use_recorder(JobMetrics(made.provider))
         capture.install(Capture(settings, resolver, RequestMetrics(made.provider)), resolver)
         return made
 
     yield install
-    operations.use_job_meter(before)
+    jobs.use_recorder(before)
 
 
 def current_user() -> SimpleNamespace:
@@ -297,7 +298,7 @@ async def test_what_is_not_sampled_is_counted_by_its_route(
 def test_nothing_is_recorded_without_an_sdk() -> None:
     """The API alone takes what is recorded and forgets it."""
     assert RequestMetrics(NoOpMeterProvider())
-    JobMetrics(NoOpMeterProvider()).ended("a.b", 1.0, None, None)  # type: ignore[arg-type]
+    assert JobMetrics(NoOpMeterProvider())
 
 
 def test_a_job_is_an_operation_under_nothing(shim: Callable[..., Meter]) -> None:

@@ -1,0 +1,471 @@
+"""Runs of jobs: each a trace of its own, with a link to what triggered it, and nobody's identity but its own.
+
+    @otel_shim.job, an operation under nothing ─▶ start_run ─▶ span, heartbeat, Recorder
+    adapters (APScheduler, Celery, RQ)         ─▶ running   ─▶ the same
+    job_items, job_backlog                     ─▶ the run at work in this context
+    end_run ─▶ outcome ─▶ span, heartbeat, Recorder
+
+What adapters use is this, and none of it raises into the application:
+
+    with jobs.running(Run("invoice.send", system="celery", kind=SpanKind.CONSUMER, attempt=2,
+                          scheduled_time=due, link=producer, run_id=task_id)) as work:
+        ...                                  an exception passes unchanged and makes the run a failure
+    work = jobs.start_run(Run(...))          the same in two steps, where a block cannot be had;
+    token = attach(work.inside)              the context to run in holds the run and nothing of before
+    jobs.end_run(work, error, outcome=None)  outcome only where the error does not tell it
+    jobs.unstarted(Run(...), "missed")       a run that was due and not started
+    jobs.declare(Declaration(...), source)   what a scheduler knows of a job; see ``heartbeats``
+    jobs.name_of(function)                   the operation of a function: as decorated, or module.name
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextvars import Token
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import Any, Protocol
+
+from opentelemetry import trace
+from opentelemetry.context import Context, attach, create_key, get_value, set_value
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    set_span_in_context,
+)
+
+from otel_shim import _semconv as semconv
+from otel_shim import context, counters, request_ids, sources
+from otel_shim._guard import guarded
+from otel_shim.heartbeats import FUNCTION, Declaration, heartbeats
+from otel_shim.model import Identity, Scalar
+
+_WORK = create_key("otel-shim-job")
+_tracer = trace.get_tracer("otel_shim")
+_MOST_ITEMS = 1 << 62
+ITEM_KEYS = {
+    semconv.SAAS_JOB_ITEM_STATE_READ: semconv.SAAS_JOB_ITEMS_READ,
+    semconv.SAAS_JOB_ITEM_STATE_WRITTEN: semconv.SAAS_JOB_ITEMS_WRITTEN,
+    semconv.SAAS_JOB_ITEM_STATE_REJECTED: semconv.SAAS_JOB_ITEMS_REJECTED,
+    semconv.SAAS_JOB_ITEM_STATE_FILTERED: semconv.SAAS_JOB_ITEMS_FILTERED,
+}
+"""State of an item to the attribute of a run that counts it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One attempt of one run of a job, as known when it starts.
+
+    ``name`` is the operation. ``system`` and ``trigger`` are values of ``saas.job.system`` and
+    ``saas.job.trigger``. ``scheduled_time`` is when it was due (naive times are UTC); ``attempt`` counts
+    from 1; ``run_id`` is shared by the attempts, and made where there is none.
+
+    ``link`` is the span of what triggered the run: the run is a trace of its own that refers to it.
+    ``parent``, instead of it, makes the run a part of the trigger's trace. ``scope`` is an identity block
+    that holds for the run; adapters leave it out, because whose a run is never comes from its trigger.
+    ``attributes`` are set on the run's span as they are. ``kind`` is CONSUMER for messages of a queue.
+
+    ``described`` is False for an operation under nothing: a job by its metrics, of which nobody said
+    more, so its span carries no ``saas.job`` attributes and no actor.
+    """
+
+    name: str
+    system: str = semconv.SAAS_JOB_SYSTEM_FUNCTION
+    trigger: str | None = None
+    scheduled_time: datetime | None = None
+    attempt: int = 1
+    run_id: str | None = None
+    link: SpanContext | None = None
+    parent: SpanContext | None = None
+    kind: SpanKind = SpanKind.INTERNAL
+    scope: context.Scope | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    described: bool = True
+
+
+class Work:
+    """A run at work: its span, the context to run in, and what it counted so far."""
+
+    __slots__ = (
+        "adopted",
+        "backlog",
+        "began",
+        "declaration",
+        "ended",
+        "inside",
+        "items",
+        "overlaps",
+        "run",
+        "span",
+        "start_delay",
+        "started_at",
+    )
+
+    def __init__(self, run: Run, span: Span, started_at: float, base: Context) -> None:
+        self.run = run
+        self.span = span
+        self.started_at = started_at
+        self.began = time.perf_counter()
+        self.declaration = heartbeats.declared(run.name)
+        self.start_delay = _delay(run, started_at)
+        self.items: dict[str, int] = {}
+        self.backlog: int | None = None
+        self.overlaps = False
+        self.adopted = False
+        """Whether the decorated function that an adapter's run is of has begun in it."""
+        self.ended = False
+        inside = set_value(_WORK, self, set_span_in_context(span, base))
+        self.inside = context.with_operation(run.name, inside)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended; ``seconds`` is how long it took."""
+
+    work: Work
+    outcome: str
+    seconds: float
+    overrun: bool
+    error_type: str | None
+
+
+class Recorder(Protocol):
+    """What is told of each run; metrics, once the distro is wired."""
+
+    def started(self, work: Work) -> None:
+        """A run started."""
+
+    def ended(self, ended: Ended) -> None:
+        """A run ended."""
+
+    def unstarted(self, name: str, outcome: str, count: int) -> None:
+        """Runs that were due and not started."""
+
+
+_recorder: Recorder | None = None
+
+
+def use_recorder(recorder: Recorder | None) -> Recorder | None:
+    """Set what is told of each run, and return what was; called once, when the distro is wired."""
+    global _recorder
+    before, _recorder = _recorder, recorder
+    return before
+
+
+# --- a run ---------------------------------------------------------------------------------------------
+
+
+class running:  # noqa: N801 - reads as a block
+    """A block that is a run of a job; its value is the ``Work``, None where that could not be started."""
+
+    __slots__ = ("_run", "_token", "_work")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._work: Work | None = None
+        self._token: Token[Context] | None = None
+
+    def __enter__(self) -> Work | None:
+        self._work = start_run(self._run)
+        self._token = attach(self._work.inside) if self._work is not None else None
+        return self._work
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._token is not None:
+            context.leave(self._token)
+        end_run(self._work, error)
+
+
+@guarded(default=None)
+def start_run(run: Run) -> Work | None:
+    """Start the span of a run, and note the start; ``work.inside`` is the context to run in."""
+    return _begin(run, set_value(_WORK, None, _above(run)))
+
+
+@guarded(default=None)
+def start_part(run: Run, base: Context) -> Work | None:
+    """Start a run that stays a part of what is above it in a context: work after a request's answer."""
+    return _begin(run, base)
+
+
+def _begin(run: Run, base: Context) -> Work:
+    now = time.time()
+    links = [Link(run.link)] if run.link is not None and run.link.is_valid else None
+    span = _tracer.start_span(
+        run.name,
+        base,
+        run.kind,
+        {semconv.SAAS_OPERATION: run.name, **run.attributes},
+        links,
+        start_time=int(now * 1e9),
+    )
+    work = Work(run, span, now, base)
+    if run.described:
+        span.set_attributes(_described(work))
+        _identify(work)
+    work.overlaps = heartbeats.started(run.name, now)
+    if _recorder is not None:
+        _recorder.started(work)
+    return work
+
+
+def _above(run: Run) -> Context:
+    """The context that a run starts in: empty, but for a parent or an identity that were asked for."""
+    base = Context()
+    if run.parent is not None and run.parent.is_valid:
+        base = set_span_in_context(NonRecordingSpan(run.parent), base)
+    return base if run.scope is None else context.with_scope(run.scope, base)
+
+
+def _delay(run: Run, at: float) -> float | None:
+    if run.scheduled_time is None:
+        return None
+    return max(0.0, at - _aware(run.scheduled_time).timestamp())
+
+
+def _aware(time_: datetime) -> datetime:
+    return time_ if time_.tzinfo is not None else time_.replace(tzinfo=timezone.utc)
+
+
+def _described(work: Work) -> dict[str, Scalar]:
+    """What the span of a run says when it starts."""
+    run, declared = work.run, work.declaration
+    found: dict[str, Scalar] = {
+        semconv.SAAS_JOB_RUN_ID: run.run_id or request_ids.new(),
+        semconv.SAAS_JOB_ATTEMPT: run.attempt,
+        semconv.SAAS_JOB_SYSTEM: run.system,
+    }
+    if run.trigger is not None:
+        found[semconv.SAAS_JOB_TRIGGER] = run.trigger
+    if run.scheduled_time is not None and work.start_delay is not None:
+        found[semconv.SAAS_JOB_SCHEDULED_TIME] = _rfc3339(run.scheduled_time)
+        found[semconv.SAAS_JOB_START_DELAY] = work.start_delay
+    if declared is not None:
+        found[semconv.SAAS_JOB_CRITICAL] = declared.critical
+        if declared.schedule is not None:
+            found[semconv.SAAS_JOB_SCHEDULE] = declared.schedule
+    return found
+
+
+def _rfc3339(time_: datetime) -> str:
+    return _aware(time_).astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def _identify(work: Work) -> None:
+    """Make the job the actor of its run, and put its GDPR references on all below."""
+    place = context.place_of(work.span)
+    if place is not None and place.root.span_context == work.span.get_span_context():
+        references = work.declaration.references if work.declaration is not None else {}
+        place.root.is_job(job_identity(work.run.name, references))
+
+
+@guarded(default=None)
+def end_run(
+    work: Work | None, error: BaseException | None = None, outcome: str | None = None
+) -> None:
+    """End a run, once; ``outcome`` is for who knows better than the error tells."""
+    if work is None or work.ended:
+        return
+    work.ended = True
+    ended = _ended(work, _failure(error), outcome)
+    _close(ended, _failure(error))
+    success = ended.outcome == semconv.SAAS_JOB_OUTCOME_SUCCESS
+    heartbeats.ended(work.run.name, time.time(), ended.seconds, success)
+    if work.backlog is not None:
+        heartbeats.waiting(work.run.name, work.backlog)
+    if _recorder is not None:
+        _recorder.ended(ended)
+
+
+def _failure(error: BaseException | None) -> BaseException | None:
+    """The error, unless it is only a way to end."""
+    if isinstance(error, SystemExit):
+        return error if error.code else None
+    return None if isinstance(error, (GeneratorExit, StopIteration)) else error
+
+
+def _ended(work: Work, error: BaseException | None, outcome: str | None) -> Ended:
+    seconds = time.perf_counter() - work.began
+    limit = work.declaration.max_runtime if work.declaration is not None else None
+    overrun = limit is not None and seconds > limit
+    kind = type(error).__qualname__ if error is not None else None
+    return Ended(work, outcome or _outcome(work, error, overrun), seconds, overrun, kind)
+
+
+def _outcome(work: Work, error: BaseException | None, overrun: bool) -> str:
+    """A timeout is one of the job's own only where it took longer than it may."""
+    if error is not None:
+        timed_out = overrun and isinstance(error, _TIMEOUTS)
+        return semconv.SAAS_JOB_OUTCOME_TIMEOUT if timed_out else semconv.SAAS_JOB_OUTCOME_FAILURE
+    if work.items.get(semconv.SAAS_JOB_ITEM_STATE_REJECTED):
+        return semconv.SAAS_JOB_OUTCOME_PARTIAL
+    return semconv.SAAS_JOB_OUTCOME_SUCCESS
+
+
+def _close(ended: Ended, error: BaseException | None) -> None:
+    span, work = ended.work.span, ended.work
+    if work.run.described:
+        span.set_attribute(semconv.SAAS_JOB_OUTCOME, ended.outcome)
+    if ended.overrun:
+        span.set_attribute(semconv.SAAS_JOB_OVERRUN, True)
+    if work.items:
+        span.set_attributes({ITEM_KEYS[state]: count for state, count in work.items.items()})
+    if ended.error_type is not None:
+        span.set_attribute(ERROR_TYPE, ended.error_type)
+    if ended.error_type is not None or ended.outcome in _BAD:
+        span.set_status(Status(StatusCode.ERROR))
+    span.end()
+
+
+_BAD = (semconv.SAAS_JOB_OUTCOME_FAILURE, semconv.SAAS_JOB_OUTCOME_TIMEOUT)
+
+
+def _timeouts() -> tuple[type[BaseException], ...]:
+    """What ends work by its time; before Python 3.11 asyncio's is not the builtin one."""
+    import asyncio  # noqa: PLC0415
+    import concurrent.futures  # noqa: PLC0415
+
+    kinds = (asyncio.TimeoutError, asyncio.CancelledError, concurrent.futures.TimeoutError)
+    return (TimeoutError, *kinds)
+
+
+_TIMEOUTS = _timeouts()
+
+
+@guarded(default=None)
+def unstarted(run: Run, outcome: str, count: int = 1) -> None:
+    """Note runs that were due and not started: a span of no length, which says which and why."""
+    now = time.time_ns()
+    found = Work(run, trace.INVALID_SPAN, now / 1e9, Context())
+    attributes = {
+        semconv.SAAS_OPERATION: run.name,
+        **run.attributes,
+        **_described(found),
+        semconv.SAAS_JOB_OUTCOME: outcome,
+    }
+    links = [Link(run.link)] if run.link is not None and run.link.is_valid else None
+    span = _tracer.start_span(run.name, Context(), run.kind, attributes, links, start_time=now)
+    found.span = span
+    _identify(found)
+    span.end(now)
+    if _recorder is not None:
+        _recorder.unstarted(run.name, outcome, count)
+
+
+# --- the run at work -----------------------------------------------------------------------------------
+
+
+def at_work(at: Context | None = None) -> Work | None:
+    """The run that a point of the program belongs to, while it goes on."""
+    work = get_value(_WORK, at)
+    return work if isinstance(work, Work) and not work.ended else None
+
+
+def adopted(name: str) -> bool:
+    """Whether a decorated function begins inside of an adapter's run of itself, which is then its run."""
+    work = at_work()
+    if work is None or work.adopted or work.run.name != name:
+        return False
+    work.adopted = work.run.system != semconv.SAAS_JOB_SYSTEM_FUNCTION
+    return work.adopted
+
+
+@guarded(default=None)
+def add_items(counts: Mapping[str, Any]) -> None:
+    """Add items of a run, by their state; see ``otel_shim.job_items``."""
+    work = at_work()
+    if work is None:
+        counters.add("job_report_without_run")
+        return
+    for state, count in counts.items():
+        if count is None:
+            continue
+        if type(count) is not int or not 0 <= count < _MOST_ITEMS:
+            counters.add("job_report_rejected")
+            continue
+        work.items[state] = min(work.items.get(state, 0) + count, _MOST_ITEMS)
+
+
+@guarded(default=None)
+def report_backlog(before: Any, after: Any) -> None:
+    """Say what waits for the job; see ``otel_shim.job_backlog``."""
+    work = at_work()
+    if work is None:
+        counters.add("job_report_without_run")
+        return
+    for value, key in (
+        (before, semconv.SAAS_JOB_BACKLOG_BEFORE),
+        (after, semconv.SAAS_JOB_BACKLOG_AFTER),
+    ):
+        if value is None:
+            continue
+        if type(value) is not int or not 0 <= value < _MOST_ITEMS:
+            counters.add("job_report_rejected")
+            continue
+        work.span.set_attribute(key, value)
+        if key == semconv.SAAS_JOB_BACKLOG_AFTER:
+            work.backlog = value
+
+
+# --- what is declared ----------------------------------------------------------------------------------
+
+_DECLARED_AS = "__otel_shim_job__"
+
+
+@guarded(default=None)
+def declare(declaration: Declaration, source: str = FUNCTION) -> None:
+    """Note what is known of a job before it runs: by the decorator, or by a scheduler."""
+    heartbeats.declare(declaration, source)
+
+
+def mark(function: Any, name: str) -> None:
+    """Say on a function which job it is."""
+    setattr(function, _DECLARED_AS, name)
+
+
+@guarded(default="unnamed.job")
+def name_of(function: Callable[..., Any]) -> str:
+    """The operation of a function that a scheduler runs: as decorated, else ``module.name``."""
+    inner: Any = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    declared = getattr(inner, _DECLARED_AS, None)
+    if isinstance(declared, str):
+        return declared
+    qualified = getattr(inner, "__qualname__", None) or type(inner).__qualname__
+    module = getattr(inner, "__module__", None) or type(inner).__module__
+    module = "__main__" if module == "__mp_main__" else module  # a spawned child's name for it
+    text = sources.canonical(f"{module}.{qualified.replace('<locals>.', '')}"[: sources.MAX_VALUE])
+    return text or "unnamed.job"
+
+
+def seconds_of(value: Any) -> float | None:
+    """A time in seconds, given as a number or a ``timedelta``; ValueError for what is none."""
+    if value is None:
+        return None
+    total = value.total_seconds() if hasattr(value, "total_seconds") else value
+    if isinstance(total, bool) or not isinstance(total, (int, float)):
+        raise ValueError("write seconds or a timedelta")
+    if not (math.isfinite(total) and total > 0):
+        raise ValueError("write a positive number of seconds")
+    return float(total)
+
+
+def job_identity(name: str, references: Mapping[str, Scalar]) -> Identity:
+    """Who a job is: an actor that is no person, whose pseudonym needs an organisation."""
+    return Identity(user_id=name, actor_type=semconv.SAAS_ACTOR_TYPE_JOB, extra=dict(references))

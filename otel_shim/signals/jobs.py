@@ -1,0 +1,138 @@
+"""Metrics of jobs: recorded where runs end, and observed of what is known of each job.
+
+    end of a run    ─▶ saas.job.duration, start.delay, overruns, overlaps, items   exemplar: trace, span
+    collection time ─▶ heartbeats ─▶ last_start, last_success, last_duration, active, backlog,
+                                     declared, period, max_runtime
+
+Observed, because a heartbeat must be told again and again: a gauge that is set once is exported once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Counter, MeterProvider, Observation
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.trace import set_span_in_context
+
+from otel_shim import _semconv as semconv
+from otel_shim._guard import guarded
+from otel_shim.heartbeats import Declaration, Heartbeat, heartbeats
+from otel_shim.jobs import Ended, Work
+from otel_shim.signals.metrics import SCOPE, histogram
+
+_Observe = Callable[[CallbackOptions], Iterable[Observation]]
+
+
+class JobMetrics:
+    """What is recorded of runs; its histogram's count is their executions. One for the process."""
+
+    def __init__(self, meters: MeterProvider) -> None:
+        self._duration = histogram(meters, semconv.METRIC_SAAS_JOB_DURATION)
+        self._start_delay = histogram(meters, semconv.METRIC_SAAS_JOB_START_DELAY)
+        self._overruns = _counter(meters, semconv.METRIC_SAAS_JOB_OVERRUNS)
+        self._overlaps = _counter(meters, semconv.METRIC_SAAS_JOB_OVERLAPS)
+        self._unstarted = _counter(meters, semconv.METRIC_SAAS_JOB_UNSTARTED)
+        self._items = _counter(meters, semconv.METRIC_SAAS_JOB_ITEMS)
+        _observe(meters)
+
+    @guarded(default=None)
+    def started(self, work: Work) -> None:
+        """Record that a run started."""
+        labels, at = {semconv.SAAS_OPERATION: work.run.name}, _at(work)
+        if work.start_delay is not None:
+            self._start_delay.record(work.start_delay, labels, at)
+        if work.overlaps:
+            self._overlaps.add(1, labels, at)
+
+    @guarded(default=None)
+    def ended(self, ended: Ended) -> None:
+        """Record a run that ended, by an error or not."""
+        work, at = ended.work, _at(ended.work)
+        operation = {semconv.SAAS_OPERATION: work.run.name}
+        labels = {**operation, semconv.SAAS_JOB_OUTCOME: ended.outcome}
+        if ended.error_type is not None:
+            labels[ERROR_TYPE] = ended.error_type
+        self._duration.record(ended.seconds, labels, at)
+        if ended.overrun:
+            self._overruns.add(1, operation, at)
+        for state, count in work.items.items():
+            self._items.add(count, {**operation, semconv.SAAS_JOB_ITEM_STATE: state}, at)
+
+    @guarded(default=None)
+    def unstarted(self, name: str, outcome: str, count: int) -> None:
+        """Record runs that were due and not started."""
+        labels = {semconv.SAAS_OPERATION: name, semconv.SAAS_JOB_OUTCOME: outcome}
+        self._unstarted.add(count, labels)
+
+
+def _at(work: Work) -> Context:
+    """A context in which the run's own span is the current one; its exemplar refers to that."""
+    return set_span_in_context(work.span, Context())
+
+
+def _counter(meters: MeterProvider, name: str) -> Counter:
+    unit, brief = semconv.METRICS[name]
+    return meters.get_meter(SCOPE).create_counter(name, unit, brief)
+
+
+def _observe(meters: MeterProvider) -> None:
+    """Make the instruments that are read at collection time."""
+    for name, of_beat in _BEATS.items():
+        unit, brief = semconv.METRICS[name]
+        meter = meters.get_meter(SCOPE)
+        active = name == semconv.METRIC_SAAS_JOB_ACTIVE
+        make = meter.create_observable_up_down_counter if active else meter.create_observable_gauge
+        make(name, [_of_beats(of_beat)], unit, brief)
+    for name, of_declaration in _DECLARED.items():
+        unit, brief = semconv.METRICS[name]
+        observe = _of_declarations(of_declaration)
+        meters.get_meter(SCOPE).create_observable_gauge(name, [observe], unit, brief)
+
+
+def _of_beats(value_of: Callable[[Heartbeat], float | None]) -> _Observe:
+    @guarded(default=())
+    def observe(_: Any) -> Iterable[Observation]:
+        return list(_observations())
+
+    def _observations() -> Iterator[Observation]:
+        for name, beat in heartbeats.beats().items():
+            if (value := value_of(beat)) is not None:
+                yield Observation(value, {semconv.SAAS_OPERATION: name})
+
+    return observe
+
+
+def _of_declarations(value_of: Callable[[Declaration], float | None]) -> _Observe:
+    @guarded(default=())
+    def observe(_: Any) -> Iterable[Observation]:
+        return list(_observations())
+
+    def _observations() -> Iterator[Observation]:
+        for declared in heartbeats.declarations():
+            if (value := value_of(declared)) is not None:
+                labels: dict[str, str | bool] = {
+                    semconv.SAAS_OPERATION: declared.name,
+                    semconv.SAAS_JOB_CRITICAL: declared.critical,
+                }
+                yield Observation(value, labels)
+
+    return observe
+
+
+_BEATS: dict[str, Callable[[Heartbeat], float | None]] = {
+    semconv.METRIC_SAAS_JOB_ACTIVE: lambda beat: beat.active,
+    semconv.METRIC_SAAS_JOB_BACKLOG: lambda beat: beat.backlog,
+    semconv.METRIC_SAAS_JOB_LAST_START_TIMESTAMP: lambda beat: beat.last_start,
+    semconv.METRIC_SAAS_JOB_LAST_SUCCESS_TIMESTAMP: lambda beat: beat.last_success,
+    semconv.METRIC_SAAS_JOB_LAST_DURATION: lambda beat: beat.last_duration,
+}
+_DECLARED: dict[str, Callable[[Declaration], float | None]] = {
+    semconv.METRIC_SAAS_JOB_DECLARED_TIMESTAMP: lambda job: (
+        job.at if job.period is not None else None
+    ),
+    semconv.METRIC_SAAS_JOB_PERIOD: lambda job: job.period,
+    semconv.METRIC_SAAS_JOB_MAX_RUNTIME: lambda job: job.max_runtime,
+}

@@ -36,6 +36,7 @@ class Config:
     public_peers: str = "restart"
     private_peers: str = "continue"
     log_format: str = "json"
+    on_sigterm: str = "flush"
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
     metrics_token: str | None = field(default=None, repr=False)
@@ -58,6 +59,7 @@ def from_environ(environ: Mapping[str, str]) -> Config:
             environ, env.OTEL_SHIM_PRIVATE_PEERS, ("continue", "restart"), errors
         ),
         log_format=_choice(environ, env.OTEL_SHIM_LOG_FORMAT, ("json", "text"), errors),
+        on_sigterm=_choice(environ, env.OTEL_SHIM_ON_SIGTERM, ("flush", "default"), errors),
         **_metrics(environ, errors),
         errors=tuple(errors),
     )

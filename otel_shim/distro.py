@@ -47,7 +47,7 @@ from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
 from otel_shim.environment_variables import OTEL_SHIM_SECRET
-from otel_shim.signals import calendars, encoding, export, logs, sampling
+from otel_shim.signals import calendars, encoding, export, logs, sampling, termination
 from otel_shim.signals.jobs import JobMetrics
 from otel_shim.signals.metrics import RequestMetrics
 from otel_shim.signals.propagation import EdgePropagator
@@ -146,6 +146,8 @@ def pre_instrument() -> None:
     _attach_processors()
     propagate.set_global_textmap(EdgePropagator(propagate.get_global_textmap()))
     export.quiet_exporters()
+    if settings.on_sigterm == "flush":
+        termination.install()
     encoding.install()
     resolver = Resolver(settings.sources)
     capture = Capture(settings, resolver, _metrics())

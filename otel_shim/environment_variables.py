@@ -72,3 +72,7 @@ OTEL_SHIM_OPS_LINKS: Final = "OTEL_SHIM_OPS_LINKS"
 OTEL_SHIM_LOG_FORMAT: Final = "OTEL_SHIM_LOG_FORMAT"
 """``json`` (default): handlers that write to stdout or stderr with a plain formatter write JSON.
 ``text``: the application's formats stay as they are."""
+
+OTEL_SHIM_ON_SIGTERM: Final = "OTEL_SHIM_ON_SIGTERM"
+"""``flush`` (default): where the application has no handler for SIGTERM, what is queued is sent, for at most
+three seconds, before the process dies of it. ``default``: the signal is left alone."""

@@ -48,6 +48,7 @@ from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
 from otel_shim.environment_variables import OTEL_SHIM_SECRET
 from otel_shim.signals import calendars, encoding, export, logs, sampling, termination
+from otel_shim.signals import queues as queue_metrics
 from otel_shim.signals.jobs import JobMetrics
 from otel_shim.signals.metrics import RequestMetrics
 from otel_shim.signals.propagation import EdgePropagator

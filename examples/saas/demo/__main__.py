@@ -69,15 +69,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def start(places: parts.Places, stack: Stack) -> Demo:
-    """Start the four programs at once and wait until all serve."""
+    """Start all programs at once and wait until they serve."""
     started = time.monotonic()
     ports = parts.choose_ports()
     demo = Demo(stack, ports, Jaeger(parts.url(ports.jaeger_query)), started)
-    demo.say("starting Jaeger, Collector, connector and API")
-    for make in (parts.jaeger, parts.collector, parts.connector):
+    demo.say("starting Jaeger, Collector, connector, calendar server, API and scheduler")
+    for make in (parts.jaeger, parts.collector, parts.radicale, parts.gate, parts.connector):
         stack.start(make(places, ports))
     parts.seed(places)
-    stack.start(parts.api(places, ports))
+    for make in (parts.api, parts.scheduler):
+        stack.start(make(places, ports))
     stack.wait_ready(READY_SECONDS)
     demo.say(f"stack up; logs in {places.out}")
     return demo

@@ -1,5 +1,6 @@
-"""The four programs of the demo and how they are wired."""
+"""The programs of the demo and how they are wired."""
 
+import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -8,20 +9,27 @@ from .stack import Part, free_ports, run_once
 NAMESPACE = "saas-demo"
 API_SERVICE = "roster-api"
 CONNECTOR_SERVICE = "roster-connector"
+JOBS_SERVICE = "roster-jobs"
 API_WORKERS = 2
+CALENDAR_USER = "roster"
+CALENDAR_PASSWORD = "calendars-2026"
+# A night's work every few seconds.
+SCHEDULE = "every 4s"
 DATABASE = "saas.db"
 ROOT = Path(__file__).resolve().parents[3]
 SAAS = Path(__file__).resolve().parents[1]
+RADICALE_ENV = ROOT / ".build/envs/radicale"
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Folders: the binaries, two virtual environments, and one for logs and data."""
+    """Folders: the binaries, three virtual environments, and one for logs and data."""
 
     binaries: Path
     api_env: Path
     connector_env: Path
     out: Path
+    radicale_env: Path = RADICALE_ENV
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,9 @@ class Ports:
     jaeger_query_grpc: int
     jaeger_grpc: int
     jaeger_http: int
+    radicale: int
+    calendar: int
+    scheduler: int
 
 
 def choose_ports() -> Ports:
@@ -49,6 +60,7 @@ def choose_ports() -> Ports:
 def name_of(ports: Ports, port: int | None) -> str:
     """The part of the demo that listens on a port."""
     owners = {ports.api: "api", ports.connector: "connector", ports.jaeger_query: "jaeger"}
+    owners |= {ports.radicale: "radicale", ports.calendar: "gate", ports.scheduler: "scheduler"}
     return owners.get(port or 0, "collector")
 
 
@@ -135,13 +147,64 @@ def api(places: Places, ports: Ports) -> Part:
         "api",
         _server(places.api_env, "api.app:app", ports.api, "--workers", str(API_WORKERS)),
         url(ports.api, "/health"),
-        env=_telemetry(API_SERVICE, ports)
-        | {
-            # Relative: the file's path becomes part of the names of its spans.
-            "SAAS_DATABASE_URL": f"sqlite:///{DATABASE}",
-            "SAAS_CONNECTOR_URL": url(ports.connector),
-        },
+        env=_telemetry(API_SERVICE, ports) | _product(ports),
     )
+
+
+def _product(ports: Ports) -> dict[str, str]:
+    """Where API and scheduler find what they need."""
+    return {
+        # Relative: the file's path becomes part of the names of its spans.
+        "SAAS_DATABASE_URL": f"sqlite:///{DATABASE}",
+        "SAAS_CONNECTOR_URL": url(ports.connector),
+    }
+
+
+def radicale(places: Places, ports: Ports) -> Part:
+    """The calendar server, with one account and nothing in it."""
+    folder = places.out / "calendars"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "users").write_text(f"{CALENDAR_USER}:{CALENDAR_PASSWORD}\n")
+    options = {
+        "server-hosts": local(ports.radicale),
+        "auth-type": "htpasswd",
+        "auth-htpasswd-filename": str(folder / "users"),
+        "auth-htpasswd-encryption": "plain",
+        "storage-filesystem-folder": str(folder),
+        "logging-level": "warning",
+    }
+    argv = (str(places.radicale_env / "bin/radicale"), "--config", "")
+    arguments = tuple(f"--{name}={value}" for name, value in options.items())
+    return Part("radicale", argv + arguments, url(ports.radicale, "/.web/"))
+
+
+def gate(places: Places, ports: Ports) -> Part:
+    """What stands before the calendar server to make it slow or unreachable on purpose."""
+    env = {
+        "PYTHONPATH": str(SAAS),
+        "SAAS_GATE_PORT": str(ports.calendar),
+        "SAAS_GATE_TARGET": str(ports.radicale),
+    }
+    argv = (str(places.connector_env / "bin/python"), "-m", "connector.gate")
+    return Part("gate", argv, url(ports.calendar, "/.web/"), env=env)
+
+
+def scheduler(places: Places, ports: Ports) -> Part:
+    """The product's jobs, under otel-shim; one process, which also drains the calendar queue."""
+    launcher = str(places.api_env / "bin/opentelemetry-instrument")
+    argv = (launcher, str(places.api_env / "bin/python"), "-m", "api.scheduler")
+    env = {
+        "PYTHONPATH": str(SAAS),
+        "SAAS_CALENDAR_URL": url(ports.calendar, f"/{CALENDAR_USER}/"),
+        "SAAS_CALENDAR_USER": CALENDAR_USER,
+        "SAAS_CALENDAR_PASSWORD": CALENDAR_PASSWORD,
+        "SAAS_SCHEDULE": SCHEDULE,
+        "SAAS_SCHEDULER_PORT": str(ports.scheduler),
+    }
+    telemetry = _telemetry(JOBS_SERVICE, ports)
+    health = url(ports.scheduler, "/health")
+    return Part("scheduler", argv, health, env=telemetry | _product(ports) | env)
 
 
 def seed(places: Places) -> None:

@@ -7,6 +7,7 @@ attributes whichever made it.
 from __future__ import annotations
 
 import functools
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import wrapt
@@ -33,6 +34,8 @@ from otel_shim.capture.resolver import Resolution
 
 _FASTAPI_TRACED = "fastapi.telemetry"
 _TRACED = "_otel_shim_traced"
+_MOUNTED = "otel_shim.mounted"
+"""The key of the ASGI scope under which the templates of the mounts above stand."""
 _ABOUT_THE_CLIENT = (CLIENT_ADDRESS, CLIENT_PORT, USER_AGENT_ORIGINAL)
 """What FastAPI's own telemetry leaves out: it tells people apart without their consent."""
 
@@ -43,6 +46,7 @@ def install(capture: Capture) -> None:
         lambda module: _wrap(module.Starlette, capture), "starlette.applications"
     )
     wrapt.register_post_import_hook(_watch_routes, "starlette.routing")
+    wrapt.register_post_import_hook(_watch_included, "fastapi.routing")
 
 
 @guarded(default=None)
@@ -102,17 +106,42 @@ def align(span: ApiSpan, scope: ASGIScope) -> None:
 def _watch_routes(module: Any) -> None:
     """Look at each request where its route is known: after all middleware, before the endpoint."""
     for kind in (module.Route, module.WebSocketRoute):
-        _watch(kind)
+        _watch(kind, _enter)
+    _watch(module.Mount, _descend)
 
 
-def _watch(kind: Any) -> None:
+@guarded(default=None)
+def _watch_included(module: Any) -> None:
+    """FastAPI's included routes go past Starlette's; an older FastAPI has none of its own."""
+    if "handle" in vars(module.APIRoute):
+        _watch(module.APIRoute, _enter_included)
+
+
+def _watch(kind: Any, look: Callable[[Any, ASGIScope], None]) -> None:
     handle = kind.handle
 
-    async def routed(self: Any, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        _enter(self, scope)
-        await handle(self, scope, receive, send)
+    def routed(self: Any, scope: ASGIScope, receive: Receive, send: Send) -> Awaitable[None]:
+        look(self, scope)
+        handled: Awaitable[None] = handle(self, scope, receive, send)
+        return handled
 
     kind.handle = functools.wraps(handle)(routed)
+
+
+@guarded(default=None)
+def _descend(mount: Any, scope: ASGIScope) -> None:
+    """Remember the template of a mount: the root path has the values of its parameters."""
+    if RESOLUTION in scope:
+        scope[_MOUNTED] = scope.get(_MOUNTED, "") + mount.path
+
+
+@guarded(default=None)
+def _enter_included(route: Any, scope: ASGIScope) -> None:
+    """Name the span by an included route, where FastAPI does not: below plain Starlette."""
+    if scope.get(_FASTAPI_TRACED, scope) is None:
+        effective = scope.get("fastapi", {}).get("effective_route_context")
+        if effective is not None and effective.original_route is route:
+            _enter(effective, scope)
 
 
 @guarded(default=None)
@@ -126,6 +155,6 @@ def _enter(route: Any, scope: ASGIScope) -> None:
         resolution.from_scope(path=True)
     span = resolution.span()
     if span is not None and scope.get(_FASTAPI_TRACED, span) is None:  # FastAPI's it names itself
-        name = scope.get("root_path", "").removesuffix("/") + route.path
+        name = scope.get(_MOUNTED, "") + route.path
         span.set_attribute(HTTP_ROUTE, name)
         span.update_name(f"{_details(scope)[0]} {name}")

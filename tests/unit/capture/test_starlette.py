@@ -30,7 +30,7 @@ def shim_starlette(
     for kind in (Starlette, fastapi.FastAPI):
         monkeypatch.setattr(kind, "__call__", kind.__call__)
         monkeypatch.setattr(kind, "__init__", kind.__init__)
-    for route in (Route, WebSocketRoute):
+    for route in (Route, WebSocketRoute, Mount, fastapi.routing.APIRoute):
         monkeypatch.setattr(route, "handle", route.handle)
 
     def install(with_fastapi: bool) -> None:
@@ -81,6 +81,39 @@ async def test_fastapi_below_is_the_same_request(shim_starlette: Any, telemetry:
     response = await _get(_app(), "/api/inner")
     assert [span.kind for span in telemetry.spans()] == [SpanKind.SERVER]
     assert len(response.headers.get_list("x-request-id")) == 1
+
+
+def _deep() -> Starlette:
+    """A FastAPI below plain Starlette, with routers in routers and an application below it."""
+    lines, orders, api = fastapi.APIRouter(), fastapi.APIRouter(prefix="/orders"), fastapi.FastAPI()
+    lines.get("/lines/{line}")(lambda line: line)
+    orders.get("/{order}")(lambda order: order)
+    orders.include_router(lines, prefix="/{order}")
+    deepest = fastapi.FastAPI()
+    deepest.include_router(orders)
+    api.include_router(orders, prefix="/v1")
+    api.mount("/legacy", deepest)
+    return Starlette(routes=[Mount("/api/{region}", api)])
+
+
+@pytest.mark.parametrize("with_fastapi", [True, False])
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/api/eu/v1/orders/7", "/api/{region}/v1/orders/{order}"),
+        ("/api/eu/v1/orders/7/lines/3", "/api/{region}/v1/orders/{order}/lines/{line}"),
+        ("/api/eu/legacy/orders/7", "/api/{region}/legacy/orders/{order}"),
+        ("/api/eu/legacy/orders/7/lines/3", "/api/{region}/legacy/orders/{order}/lines/{line}"),
+    ],
+)
+async def test_included_routes_have_a_name(
+    shim_starlette: Any, telemetry: Telemetry, path: str, route: str, with_fastapi: bool
+) -> None:
+    """The whole template of the route, with those of the mounts above it and never their values."""
+    shim_starlette(with_fastapi)
+    assert (await _get(_deep(), path)).status_code == 200
+    (span,) = telemetry.spans()
+    assert (span.name, dict(span.attributes or {})["http.route"]) == (f"GET {route}", route)
 
 
 @pytest.mark.parametrize("with_fastapi", [True, False])

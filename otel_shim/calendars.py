@@ -29,11 +29,11 @@ TIMEOUT = "timeout"
 TLS = "tls"
 MALFORMED = "malformed"
 NOT_A_CALENDAR = "not_a_calendar"
-INCOMPLETE = "incomplete"
+REDIRECTED = "redirected"
 ERROR_TYPES = frozenset(
     {
         *(AUTH, NOT_FOUND, CONFLICT, TOKEN_LOST, RATE_LIMITED, REFUSED, SERVER_ERROR),
-        *(UNREACHABLE, TIMEOUT, TLS, MALFORMED, NOT_A_CALENDAR, INCOMPLETE),
+        *(UNREACHABLE, TIMEOUT, TLS, MALFORMED, NOT_A_CALENDAR, REDIRECTED),
     }
 )
 """The types of errors that have a name of their own; any other error is named by its class."""

@@ -33,10 +33,25 @@ class Patches:
             if self._wanted:
                 self._wrap(found, name, wrapper, aliases)
 
+        self._when_imported(module, imported)
+
+    def _when_imported(self, module: str, imported: Callable[[Any], None]) -> None:
         if module in sys.modules:
             imported(importlib.import_module(module))
         else:
             wrapt.register_post_import_hook(imported, module)
+
+    def replace_when_imported(self, module: str, name: str, replacement: Any) -> None:
+        """Put a plain function in the place of a module's: where it is pickled, a wrapper cannot be."""
+
+        @guarded(default=None)
+        def imported(found: Any) -> None:
+            original = getattr(found, name, None)
+            if self._wanted and original is not None:
+                setattr(found, name, replacement)
+                self._undo.append(_restoring(found, name, original))
+
+        self._when_imported(module, imported)
 
     def remove(self) -> None:
         """Take every wrapper off, and put none on any more."""

@@ -12,7 +12,7 @@ import functools
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import NamedTuple, cast
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context, attach, create_key, get_current, get_value, set_value
@@ -76,14 +76,21 @@ class Recorder:
         meter.create_observable_gauge(name, [self._oldest], unit, brief)
 
     @guarded(default=None)
-    def begin(self, provider: str, address: str, mode: str) -> Running | None:
-        """Start a synchronisation of the calendar at an address; None where nothing is to be recorded."""
+    def begin(
+        self, provider: str, address: str, mode: str, began: float | None = None
+    ) -> Running | None:
+        """Start a synchronisation of the calendar at an address; None where nothing is to be recorded.
+
+        ``began`` is when it really did, by ``time.perf_counter``. Without an address that tells this
+        calendar from others (``""``) nothing is remembered of it.
+        """
         if not is_instrumentation_enabled():
             return None
+        began = time.perf_counter() if began is None else began
         labels = {semconv.SAAS_OPERATION: OPERATION, semconv.SAAS_CALENDAR_PROVIDER: provider}
-        span = self.tracer.start_span(OPERATION, attributes=labels)
+        span = self.tracer.start_span(OPERATION, attributes=labels, start_time=_clock(began))
         _name_root(span)
-        return Running(self, provider, address, mode, span)
+        return Running(self, Calendar(provider, address), mode, span, began)
 
     @guarded(default=None)
     def conflict(self, provider: str) -> None:
@@ -142,29 +149,26 @@ def recorder(
     return Recorder(tracers, meters)
 
 
+class Calendar(NamedTuple):
+    """A calendar outside of the product; its address is never to be exported."""
+
+    provider: str
+    address: str
+
+
 class Running:
     """A synchronisation at work, with what is known of it so far."""
 
     __slots__ = (
-        *(
-            "age",
-            "conflicts",
-            "failed",
-            "items",
-            "mode",
-            "open",
-            "provider",
-            "received",
-            "requests",
-        ),
-        *("stale", "token_lost", "wait"),
-        *("_began", "_context", "_hash", "_key", "_recorder", "address", "span"),
+        *("age", "calendar", "conflicts", "failed", "items", "mode", "open", "received"),
+        *("requests", "span", "stale", "token_lost", "wait"),
+        *("_began", "_context", "_hash", "_key", "_recorder"),
     )
 
     def __init__(
-        self, recorder: Recorder, provider: str, address: str, mode: str, span: Span
+        self, recorder: Recorder, calendar: Calendar, mode: str, span: Span, began: float
     ) -> None:
-        self.provider, self.mode, self.span = provider, mode, span
+        self.calendar, self.mode, self.span = calendar, mode, span
         self.items = calendars.NOTHING
         self.requests = self.received = self.conflicts = self.failed = 0
         self.wait = 0.0
@@ -172,13 +176,13 @@ class Running:
         self.stale: bool | None = None
         self.age: float | None = None
         self.open = True
-        self.address = address
         self._recorder = recorder
-        self._began = time.perf_counter()
+        self._began = began
         inside = context.with_operation(OPERATION, set_span_in_context(span))
         self._context = set_value(_RUNNING, self, inside)
         self._hash, self._key = self._whose()
-        recorder.successes.attempted(self._key)
+        if self._key is not None:
+            recorder.successes.attempted(self._key)
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -198,11 +202,11 @@ class Running:
     @property
     def delay(self) -> float | None:
         """Seconds since the last complete synchronisation of this calendar; None before the first."""
-        return self._recorder.successes.delay(self._key)
+        return self._recorder.successes.delay(self._key) if self._key is not None else None
 
     @guarded(default=None)
-    def end(self, error: str | None = None) -> None:
-        """End it, once; ``error`` is the type of what ended it."""
+    def end(self, error: str | None = None, at: float | None = None) -> None:
+        """End it, once; ``error`` is the type of what ended it, ``at`` when it did, by ``time.perf_counter``."""
         if not self.open:
             return
         self.open = False
@@ -214,9 +218,10 @@ class Running:
         self.span.set_attributes(calendars.attributes(sync))
         if error is not None:
             self.span.set_status(Status(StatusCode.ERROR))
-        self.span.end()
-        self._recorder.ended(sync, time.perf_counter() - self._began, self.span)
-        if sync.complete():
+        at = time.perf_counter() if at is None else at
+        self.span.end(_clock(at))
+        self._recorder.ended(sync, at - self._began, self.span)
+        if sync.complete() and self._key is not None:
             self._recorder.successes.succeeded(self._key)
 
     def _summary(self, error: str | None) -> Synchronisation:
@@ -224,7 +229,7 @@ class Running:
         if self.failed:
             items = Items(items.created, items.changed, items.deleted, items.failed + self.failed)
         return Synchronisation(
-            provider=self.provider,
+            provider=self.calendar.provider,
             mode=self.mode,
             items=items,
             received=self.received,
@@ -238,14 +243,22 @@ class Running:
             error=error,
         )
 
-    def _whose(self) -> tuple[str | None, Key]:
+    def _whose(self) -> tuple[str | None, Key | None]:
         """The calendar's pseudonym, and its key in the memory of successes."""
+        provider, address = self.calendar
+        if not address:
+            return None, None
         scope = context.governing(self._context)
         organisation = scope.identity.org_id if scope is not None else None
-        key = Key(self.provider, organisation, self.address)
-        if organisation is None or _pseudonymiser is None or not self.address:
+        key = Key(provider, organisation, address)
+        if organisation is None or _pseudonymiser is None:
             return None, key
-        return _pseudonymiser.pseudonym(_PURPOSE, organisation, self.address), key
+        return _pseudonymiser.pseudonym(_PURPOSE, organisation, address), key
+
+
+def _clock(moment: float) -> int:
+    """Nanoseconds since 1970 of a moment of ``time.perf_counter``."""
+    return time.time_ns() - int((time.perf_counter() - moment) * 1e9)
 
 
 def running_now() -> Running | None:

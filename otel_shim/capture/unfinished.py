@@ -1,0 +1,111 @@
+"""Synchronisations whose next step has not come: a feed fetched and not yet read, a page with more to follow.
+
+Nobody is obliged to take the next step, so each is concluded without it after some time, at the end
+of the process, or when there are too many.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+from otel_shim._guard import guarded
+
+_T = TypeVar("_T")
+SECONDS = 30.0
+_MOST = 256
+
+
+class Unfinished(Generic[_T]):
+    """What waits for its next step, by a key that the step will know."""
+
+    def __init__(self, conclude: Callable[[_T], object], seconds: float = SECONDS) -> None:
+        self._conclude = guarded(default=None)(conclude)
+        self._seconds = seconds
+        self._waiting: OrderedDict[Hashable, tuple[float, _T]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        _all.add(self)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, key: Hashable, waiting: _T) -> None:
+        """Keep one until its next step; another under the same key is concluded."""
+        with self._lock:
+            gone = self._waiting.pop(key, None)
+            self._waiting[key] = (time.monotonic() + self._seconds, waiting)
+            if gone is None and len(self._waiting) > _MOST:
+                gone = self._waiting.popitem(last=False)[1]
+            self._watch(self._seconds)
+        if gone is not None:
+            self._conclude(gone[1])
+
+    def take(self, key: Hashable) -> _T | None:
+        """The one that waits under a key, which from now on waits no more."""
+        with self._lock:
+            found = self._waiting.pop(key, None)
+        return found[1] if found is not None else None
+
+    def finish(self) -> None:
+        """Conclude all."""
+        self._conclude_until(float("inf"))
+
+    def _watch(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(seconds, self._expire)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        self._conclude_until(now)
+        with self._lock:
+            self._timer = None
+            if self._waiting:
+                first = next(iter(self._waiting.values()))[0]
+                self._watch(max(0.05, first - now))
+
+    def _conclude_until(self, moment: float) -> None:
+        while True:
+            with self._lock:
+                first = next(iter(self._waiting), None)
+                if first is None or self._waiting[first][0] > moment:
+                    return
+                _, waiting = self._waiting.pop(first)
+            self._conclude(waiting)
+
+    def _forget(self) -> None:
+        """In a forked process: what waits is the parent's, and so was the timer."""
+        self._lock = threading.Lock()
+        self._waiting = OrderedDict()
+        self._timer = None
+
+
+_all: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    for each in list(_all):
+        each.finish()
+
+
+def _after_fork() -> None:
+    for each in list(_all):
+        each._forget()  # noqa: SLF001 - its own module
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def conclude_at_exit() -> None:
+    """Conclude what waits when the process ends; called after the providers exist, so that it comes before their end."""
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)

@@ -1,0 +1,108 @@
+"""Feeds of iCalendar text (RFC 5545): recognised, compared with what was there before, and how often they want to be asked. Pure.
+
+Every pass over a body is linear in its length, whatever is in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from otel_shim.calendars import Items
+
+MEDIA_TYPE = "text/calendar"
+LARGEST = 64 << 20
+"""Bytes of the largest body that is looked at."""
+TOLERANCE = 1.5
+"""How many of its intervals a feed may wait for a synchronisation before its copy is stale."""
+_SUFFIXES = (".ics", ".ical", ".icalendar", ".ifb")
+_SCHEMES = ("webcal", "webcals")
+_HEAD = 4096
+_HEADER = 65_536
+_BEGIN = re.compile(rb"(?im)^(?:\xef\xbb\xbf)?[ \t]*BEGIN:VCALENDAR\b")
+_ITEM = re.compile(rb"(?im)^BEGIN:(?:VEVENT|VTODO|VJOURNAL|VFREEBUSY)\b")
+_END = re.compile(rb"(?im)^END:(?:VEVENT|VTODO|VJOURNAL|VFREEBUSY|VCALENDAR)\b")
+_STAMP = re.compile(rb"(?im)^DTSTAMP[^\n]*\n")
+_IDENTITY = re.compile(rb"(?im)^(?:UID|RECURRENCE-ID)[;:][^\n]*")
+_INTERVAL = re.compile(rb"(?im)^(?:REFRESH-INTERVAL|X-PUBLISHED-TTL)[;:][^\n]*?(P[0-9WDTHMS]+)\s*$")
+_DURATION = re.compile(r"P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
+_SECONDS = (604_800, 86_400, 3600, 60, 1)
+_PRINTABLE = bytes(range(0x21, 0x7F))
+_OTHERS = bytes(set(range(256)) - set(_PRINTABLE))
+Snapshot = Mapping[int, int]
+"""Each item of a feed, by its UID and recurrence, with its content; both as hashes."""
+
+
+def expected(url: str, accept: str = "") -> bool:
+    """Whether a feed is to be expected at an address, by its ending, its scheme or what was asked for."""
+    parts = urlsplit(url)
+    return (
+        parts.path.lower().endswith(_SUFFIXES)
+        or parts.scheme.lower() in _SCHEMES
+        or MEDIA_TYPE in accept.lower()
+    )
+
+
+def is_calendar(body: bytes) -> bool:
+    """Whether a body begins as iCalendar text does; a login page does not."""
+    return _BEGIN.search(body[:_HEAD]) is not None
+
+
+def is_whole(body: bytes) -> bool:
+    """Whether iCalendar text ends as it must."""
+    return body[-_HEAD:].rstrip().upper().endswith(b"END:VCALENDAR")
+
+
+def fingerprint(content: str | bytes) -> tuple[int, int]:
+    """What text and bytes of one calendar have in common, however decoded, stripped or with which ends of lines."""
+    data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    kept = data.translate(None, _OTHERS)
+    return len(kept), hash(kept)
+
+
+def snapshot(body: bytes) -> dict[int, int]:
+    """The items of a feed; when they were exported (DTSTAMP) is no part of their content."""
+    _, *pieces = _ITEM.split(_STAMP.sub(b"", body))
+    found: dict[int, int] = {}
+    for piece in pieces:
+        end = _END.search(piece)
+        item = piece[: end.start()] if end is not None else piece
+        names = _IDENTITY.findall(item)
+        found[hash(tuple(sorted(names))) if names else hash(item)] = hash(item)
+    return found
+
+
+def compare(before: Snapshot | None, after: Snapshot) -> Items:
+    """What became of the items since an earlier look; all are new where there was none."""
+    if before is None:
+        return Items(created=len(after))
+    common = before.keys() & after.keys()
+    return Items(
+        created=len(after) - len(common),
+        changed=sum(1 for key in common if before[key] != after[key]),
+        deleted=len(before) - len(common),
+    )
+
+
+def interval(body: bytes) -> float | None:
+    """Seconds after which a feed wants to be asked again: REFRESH-INTERVAL (RFC 7986, 5.7) or X-PUBLISHED-TTL."""
+    found = _INTERVAL.search(body[:_HEADER])
+    return seconds_of(found.group(1).decode("ascii").upper()) if found is not None else None
+
+
+def seconds_of(duration: str) -> float | None:
+    """Seconds of a duration of RFC 5545; None where it is none, or of no length."""
+    found = _DURATION.fullmatch(duration)
+    if found is None:
+        return None
+    parts = (int(part[:9]) if part else 0 for part in found.groups())
+    total = sum(count * unit for count, unit in zip(parts, _SECONDS, strict=True))
+    return float(total) or None
+
+
+def is_stale(delay: float | None, wanted: float | None) -> bool | None:
+    """Whether a copy was older than its feed allows; None where either is unknown."""
+    if delay is None or wanted is None:
+        return None
+    return delay > TOLERANCE * wanted

@@ -89,6 +89,10 @@ bench: bench-overhead bench-processor ## Every benchmark
 bench-overhead: setup binaries ## CPU and latency that telemetry adds to a request, beside the official packages
 	@$(RUN) python -m benchmarks.overhead
 
+.PHONY: bench-starts
+bench-starts: setup ## What the launcher takes to start a process, beside the official one
+	@$(RUN) python -m benchmarks.overhead.starts
+
 .PHONY: bench-processor
 bench-processor: setup ## What completing identity costs a Collector, beside other processors (SPANS=300000)
 	@collector/build.sh otelcol-shim

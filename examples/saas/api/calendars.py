@@ -50,6 +50,8 @@ def connected() -> Iterator[caldav.DAVClient]:
         url=settings.calendar_url,
         username=settings.calendar_user,
         password=settings.calendar_password,
+        # Said at once; otherwise each connection begins with a request that is refused.
+        auth_type="basic",
         timeout=TIMEOUT_SECONDS,
     ) as client:
         yield client

@@ -10,7 +10,7 @@ from . import calendar_queue, calendars, faults, metrics
 from .calendar_queue import NAME, Taken
 from .jobs import Processing
 from .optional_identity import acting_for, operation_block
-from .optional_operations import item_finished, item_taken, watch_queue
+from .optional_operations import item_finished, item_taken, unwatched, watch_queue
 
 POLL_SECONDS = 0.25
 PROCESSING = Processing("ropa-040", "contract", "r1y")
@@ -44,7 +44,8 @@ class Workers:
         while not self.stop.is_set():
             faults.hold("worker stop")
             try:
-                item = calendar_queue.take()
+                with unwatched():
+                    item = calendar_queue.take()
             except Exception:
                 logger.exception("queue not readable", extra={"error_code": "queue_unreadable"})
                 item = None
@@ -66,19 +67,24 @@ class Workers:
 def handle(item: Taken) -> None:
     """Write one plan into its calendar, or give it back."""
     item_taken(NAME, time.time() - item.queued_at)
-    with acting_for(item.org_id, **PROCESSING.references()):
+    with acting_for(item.org_id, **PROCESSING.references()), operation_block("calendar.deliver"):
         try:
-            with operation_block("calendar.write"):
-                time.sleep(faults.seconds("worker slow"))
-                people = calendars.write(item.org_id, item.plan_id)
-            calendar_queue.done(item)
-            metrics.calendar_delay.record(time.time() - item.queued_at)
-            logger.info("plan in calendars", extra={"plan_id": item.plan_id, "people": people})
+            people = _write(item)
         except Exception as error:
             calendar_queue.failed(item)
             facts = {"error_code": "calendar_not_written", "attempt": item.attempts}
             logger.error("plan not in calendars: %s", type(error).__name__, extra=facts)
+        else:
+            calendar_queue.done(item)
+            metrics.calendar_delay.record(time.time() - item.queued_at)
+            logger.info("plan in calendars", extra={"plan_id": item.plan_id, "people": people})
     item_finished(NAME)
+
+
+def _write(item: Taken) -> int:
+    with operation_block("calendar.write"):
+        time.sleep(faults.seconds("worker slow"))
+        return calendars.write(item.org_id, item.plan_id)
 
 
 def main() -> None:

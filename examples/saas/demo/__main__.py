@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ import httpx
 from otel_shim import _semconv
 
 from ..api.people import CUSTOMERS
-from . import checks, journey_checks, parts, report
+from . import checks, job_checks, journey_checks, parts, report
 from .collector import HELD, read_counters
 from .driver import Call
 from .jaeger import Jaeger, Trace, wait_for
@@ -43,6 +43,10 @@ class Demo:
     def telemetry_url(self) -> str:
         """The Collector's own metrics."""
         return parts.url(self.ports.telemetry, "/metrics")
+
+    def jobs(self) -> dict[str, Trace]:
+        """All traces of the jobs, by their id."""
+        return {trace.trace_id: trace for trace in self.jaeger.search(parts.JOBS_SERVICE)}
 
     def say(self, text: str) -> None:
         """A progress line with the seconds since the start."""
@@ -126,6 +130,41 @@ def still_held(demo: Demo) -> str | None:
     return f"{held:.0f} spans that the identity processor holds" if held else None
 
 
+def await_jobs(demo: Demo) -> None:
+    """Wait until every job did its work for every organisation; then end them, so that counts stay."""
+    _, lack = wait_for(demo.jobs, job_checks.lacking, ARRIVAL_SECONDS, settled=False)
+    demo.stack.check_alive()
+    demo.stack.end("scheduler")
+    if lack is not None:
+        raise PartError("scheduler", f"after {ARRIVAL_SECONDS:.0f} s still without {lack}")
+    demo.say("every job ran, and published plans were read back from the calendars")
+
+
+def search_jobs(demo: Demo, traces: Sequence[Trace]) -> list[checks.Finding]:
+    """Search for each job by operation, and for what it did by operation and organisation."""
+    show(["", "Jobs found in Jaeger:"])
+    contradictions: list[str] = []
+    for name, part in job_checks.JOBS.items():
+        expected = {run.trace_id for run in job_checks.runs(traces, name)}
+        found = demo.jaeger.search(parts.JOBS_SERVICE, {_semconv.SAAS_OPERATION: name})
+        show(report.found(f"operation {name}", found, demo.jaeger))
+        if {trace.trace_id for trace in found} != expected:
+            contradictions.append(f"{name}: {len(found)} found, {len(expected)} ran")
+        if part is not None:
+            contradictions += search_parts(demo, name, part, expected)
+    what = "search by operation, and by operation and organisation, finds the jobs and no others"
+    return [checks.Finding(what, len(job_checks.JOBS), tuple(contradictions))]
+
+
+def search_parts(demo: Demo, name: str, part: str, runs: set[str]) -> Iterator[str]:
+    """What contradicts that a job's work for each organisation is found by both."""
+    for customer in CUSTOMERS:
+        who = {_semconv.SAAS_ORG_ID: customer.id, _semconv.SAAS_OPERATION: part}
+        found = {trace.trace_id for trace in demo.jaeger.search(parts.JOBS_SERVICE, who)}
+        if not found or not found <= runs:
+            yield f"{part} of {customer.id}: {len(found)} found, {len(found - runs)} not of {name}"
+
+
 def pick(evidence: checks.Evidence) -> tuple[Call, Trace]:
     """The request to show: a published plan, because it crosses both services."""
     for call, trace in evidence.pairs():
@@ -166,7 +205,7 @@ def ask(demo: Demo, who: str, name: str, value: str, expected: Sequence[Call]) -
 
 def count(demo: Demo, evidence: checks.Evidence) -> list[checks.Finding]:
     """Print how every span that arrived came by its identity; none may be without a reason."""
-    services = (parts.API_SERVICE, parts.CONNECTOR_SERVICE)
+    services = (parts.API_SERVICE, parts.CONNECTOR_SERVICE, parts.JOBS_SERVICE)
     traces = {t.trace_id: t for service in services for t in demo.jaeger.search(service)}
     rows = report.counts(traces.values(), evidence)
     show(["", "Spans:", *report.span_table(rows)])
@@ -191,6 +230,8 @@ def closing(demo: Demo, keep: bool) -> list[str]:
         f"  API         {parts.url(demo.ports.api, '/docs')} (requests: examples/saas/README.md)",
         f"  Jaeger      {demo.jaeger.url}/search",
         f"  by org      curl -G '{traces}' --data-urlencode 'tags={tag}'",
+        f"  jobs        {parts.url(demo.ports.scheduler, '/health')} (when each is due)",
+        f"  calendars   {parts.url(demo.ports.radicale)} ({parts.CALENDAR_USER}, {parts.CALENDAR_PASSWORD})",
         f"  metrics     {parts.url(demo.ports.prometheus, '/metrics')}",
         f"  Collector   {demo.telemetry_url()}",
     ]
@@ -199,12 +240,16 @@ def closing(demo: Demo, keep: bool) -> list[str]:
 def examine(demo: Demo) -> None:
     """Send, find, check; `PartError` when something is not so."""
     calls = send_traffic(demo)
+    await_jobs(demo)
     evidence = await_traces(demo, calls)
+    jobs = [*demo.jobs().values()]
     findings = [
         *search(demo, evidence),
+        *search_jobs(demo, jobs),
         *count(demo, evidence),
         *checks.of_traces(evidence),
         *journey_checks.of_journeys(evidence),
+        *job_checks.of_jobs(jobs),
     ]
     show(["", "Checks:"])
     require("identity", findings)
@@ -251,6 +296,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = outcome(demo)
             show(closing(demo, keep))
             if keep:
+                stack.end("scheduler")
+                stack.start(parts.scheduler(places, demo.ports))
                 signal.pause()
             return code
     except PartError as failure:

@@ -109,8 +109,9 @@ def wait_for(
     ask: Callable[[], dict[str, Trace]],
     lacking: Callable[[dict[str, Trace]], str | None],
     seconds: float,
+    settled: bool = True,
 ) -> tuple[dict[str, Trace], str | None]:
-    """Ask until nothing is lacking and two answers in a row have the same number of spans.
+    """Ask until nothing is lacking and, if that is to be `settled`, two answers have equally many spans.
 
     Returns the last answer and, when time ran out, what it lacked.
     """
@@ -120,7 +121,7 @@ def wait_for(
         traces = ask()
         spans = sum(len(trace.spans) for trace in traces.values())
         lack = lacking(traces)
-        if lack is None and spans == before:
+        if lack is None and (spans == before or not settled):
             return traces, None
         if time.monotonic() > deadline:
             return traces, lack or "the number of spans still grows"

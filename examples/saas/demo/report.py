@@ -69,6 +69,8 @@ def why_without(trace: Trace, evidence_kinds: Mapping[str, str]) -> str:
     """Why the spans of a trace without identity have none."""
     if any(HEALTH in str(span.tags.get("url.path", span.name)) for span in trace.spans):
         return "health checks"
+    if any(_semconv.SAAS_JOB_RUN_ID in span.tags for span in trace.roots()):
+        return "what a job does for no single organisation"
     kind = evidence_kinds.get(trace.trace_id)
     if kind == "anonymous":
         return "anonymous requests"

@@ -123,6 +123,12 @@ class Stack:
         """The error to raise for the program of this name."""
         return next(failed(running, what) for running in self.running if running.part.name == name)
 
+    def end(self, name: str) -> None:
+        """Stop the programs of this name; the others go on."""
+        for running in [each for each in self.running if each.part.name == name]:
+            stop(running)
+            self.running.remove(running)
+
     def stop(self) -> None:
         """Stop everything, the last started first; an interruption ends the rest at once."""
         try:

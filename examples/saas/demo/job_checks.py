@@ -1,0 +1,196 @@
+"""What the traces of the product's jobs must show."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from otel_shim import _semconv
+
+from ..api.people import CUSTOMERS
+from .checks import PERSONAL, Finding
+from .jaeger import Span, Trace
+
+SYNCHRONISATION = "calendar.synchronize"
+RETENTION = "audit.retention.job"
+# Each job, and what it calls the work it does for one organisation; none where it does not walk over them.
+JOBS: Mapping[str, str | None] = {
+    SYNCHRONISATION: SYNCHRONISATION,
+    RETENTION: "audit.expire",
+    "payroll.export": "payroll.load",
+    "material.import": "material.stock",
+    "privacy.rollup": "privacy.tidy",
+    "billing.rollup": "billing.sum",
+    "backup.create": None,
+    "backup.verify": None,
+    "backup.restore_drill": None,
+}
+DELIVERY = "calendar.deliver"
+ENDED_WELL = (_semconv.SAAS_JOB_OUTCOME_SUCCESS, _semconv.SAAS_JOB_OUTCOME_PARTIAL)
+REFERENCES = (
+    _semconv.SAAS_GDPR_PROCESSING_ACTIVITY_ID,
+    _semconv.SAAS_GDPR_LEGAL_BASIS,
+    _semconv.SAAS_GDPR_RETENTION_CLASS,
+)
+OUT = (
+    _semconv.SAAS_JOB_ITEMS_WRITTEN,
+    _semconv.SAAS_JOB_ITEMS_REJECTED,
+    _semconv.SAAS_JOB_ITEMS_FILTERED,
+)
+
+
+def lacking(traces: Mapping[str, Trace]) -> str | None:
+    """What the jobs have not shown yet, in words; None when there is enough to judge."""
+    for name, part in JOBS.items():
+        if not any(_ended_well(run) for run in runs(traces.values(), name)):
+            return f"a run of {name}"
+        theirs = {_org(span) for span in _named(traces.values(), part)} if part else set()
+        if part and len(theirs - {None}) < len(CUSTOMERS):
+            return f"{part} of every organisation"
+    late = [org for org, count in arrived(traces.values()).items() if count < _people(org)]
+    return f"published plans in the calendar of {late[0]}" if late else None
+
+
+def runs(traces: Iterable[Trace], name: str) -> Iterator[Span]:
+    """The runs of a job."""
+    return (span for span in _named(traces, name) if _semconv.SAAS_JOB_RUN_ID in span.tags)
+
+
+def arrived(traces: Iterable[Trace]) -> Counter[str]:
+    """How many entries synchronisations brought from each organisation's calendar, new or changed."""
+    brought = Counter({customer.id: 0 for customer in CUSTOMERS})
+    for span in _named(traces, SYNCHRONISATION):
+        if span.tags.get(_semconv.SAAS_CALENDAR_PROVIDER) == "caldav":
+            new = span.tags.get(_semconv.SAAS_CALENDAR_ITEMS_CREATED, 0)
+            changed = span.tags.get(_semconv.SAAS_CALENDAR_ITEMS_CHANGED, 0)
+            brought[str(_org(span))] += int(new) + int(changed)
+    return brought
+
+
+def of_jobs(traces: Sequence[Trace]) -> list[Finding]:
+    """One finding or more for each promise."""
+    return [
+        _all_ran(traces),
+        _balanced(traces),
+        _backlog_shrinks(traces),
+        _references(traces),
+        _separate(traces),
+        _in_calendars(traces),
+        _nothing_personal(traces),
+    ]
+
+
+def _all_ran(traces: Sequence[Trace]) -> Finding:
+    """Each job ran, ended well, and as the first span of its trace."""
+    found = {name: list(runs(traces, name)) for name in JOBS}
+    wrong = [f"{name} never ended well" for name, each in found.items() if not _any_well(each)]
+    for name, each in found.items():
+        below = sum(span.parent_id is not None for span in each)
+        wrong += [f"{below} runs of {name} are inside of another trace"] if below else []
+    total = sum(map(len, found.values()))
+    return Finding("jobs: each ran and ended well, in traces of their own", total, tuple(wrong))
+
+
+def _balanced(traces: Sequence[Trace]) -> Finding:
+    """What went in came out, was refused or needed nothing."""
+    counted = [run for name in JOBS for run in runs(traces, name) if _read(run)]
+    wrong = tuple(
+        f"{run.name} read {_read(run)} and dealt with {_dealt_with(run)} ({run.trace_id})"
+        for run in counted
+        if _read(run) != _dealt_with(run)
+    )
+    return Finding("jobs: read = written + rejected + filtered", len(counted), wrong)
+
+
+def _backlog_shrinks(traces: Sequence[Trace]) -> Finding:
+    """What waited at the start is fewer at the end, for the jobs that found something waiting."""
+    name, after = _semconv.SAAS_JOB_BACKLOG_BEFORE, _semconv.SAAS_JOB_BACKLOG_AFTER
+    found = [run for job in JOBS for run in runs(traces, job) if int(run.tags.get(name, 0))]
+    worked = [run for run in found if _ended_well(run)]
+    wrong = (run for run in worked if int(run.tags[after]) >= int(run.tags[name]))
+    texts = tuple(f"{run.name}: {run.tags[name]} → {run.tags[after]}" for run in wrong)
+    return Finding("jobs: their backlog shrinks", len(worked), texts)
+
+
+def _references(traces: Sequence[Trace]) -> Finding:
+    """Calendars and retention say what of the GDPR applies to them."""
+    looked_at = [
+        span
+        for name in (SYNCHRONISATION, RETENTION, "audit.expire", DELIVERY)
+        for span in _named(traces, name)
+    ]
+    gaps = tuple(
+        f"{span.name} lacks {name} ({span.trace_id})"
+        for span in looked_at
+        for name in REFERENCES
+        if not span.tags.get(name)
+    )
+    return Finding("jobs: calendars and retention name their GDPR references", len(looked_at), gaps)
+
+
+def _separate(traces: Sequence[Trace]) -> Finding:
+    """A run belongs to nobody; what it does for an organisation does, with everything below."""
+    strays = [
+        f"{run.name} is {_org(run)}'s"
+        for name in JOBS
+        for run in runs(traces, name)
+        if _org(run) is not None
+    ]
+    checked = 0
+    for trace in traces:
+        for span in trace.spans:
+            for child in trace.children(span):
+                checked += 1
+                if _org(span) is not None and _org(child) != _org(span):
+                    strays.append(f"{span.name} of {_org(span)} has {child.name} of {_org(child)}")
+    return Finding("jobs: each organisation's work is its own", checked, tuple(strays))
+
+
+def _in_calendars(traces: Sequence[Trace]) -> Finding:
+    """Published plans went through the queue into the calendars, and came back from there."""
+    deliveries = list(_named(traces, DELIVERY))
+    brought = arrived(traces)
+    wrong = [f"{org}: {brought[org]} entries" for org in brought if brought[org] < _people(org)]
+    absent = {customer.id for customer in CUSTOMERS} - {_org(span) for span in deliveries}
+    wrong += [f"nothing was delivered for {org}" for org in sorted(absent)]
+    return Finding(
+        "calendars: published plans arrive and are read back", len(deliveries), tuple(wrong)
+    )
+
+
+def _nothing_personal(traces: Sequence[Trace]) -> Finding:
+    """Calendars hold people's addresses, and paths their logins: no span says any."""
+    spans = [span for trace in traces for span in trace.spans]
+    leaks = tuple(
+        f"{span.name}: {name}={value}"
+        for span in spans
+        for name, value in span.tags.items()
+        if any(text in str(value) for text in PERSONAL)
+    )
+    return Finding("jobs: no name, email or clear user id in any attribute", len(spans), leaks)
+
+
+def _named(traces: Iterable[Trace], name: str | None) -> Iterator[Span]:
+    return (span for trace in traces for span in trace.spans if span.name == name)
+
+
+def _org(span: Span) -> str | None:
+    return span.tags.get(_semconv.SAAS_ORG_ID)
+
+
+def _any_well(found: Iterable[Span]) -> bool:
+    return any(map(_ended_well, found))
+
+
+def _ended_well(run: Span) -> bool:
+    return run.tags.get(_semconv.SAAS_JOB_OUTCOME) in ENDED_WELL
+
+
+def _read(run: Span) -> int:
+    return int(run.tags.get(_semconv.SAAS_JOB_ITEMS_READ, 0))
+
+
+def _dealt_with(run: Span) -> int:
+    return sum(int(run.tags.get(name, 0)) for name in OUT)
+
+
+def _people(org_id: str) -> int:
+    return next(len(customer.people) for customer in CUSTOMERS if customer.id == org_id)

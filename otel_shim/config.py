@@ -35,6 +35,7 @@ class Config:
     trusted_peers: tuple[Network, ...] = ()
     public_peers: str = "restart"
     private_peers: str = "continue"
+    queue_relation: str = "link"
     log_format: str = "json"
     on_sigterm: str = "flush"
     metrics_port: int | None = None
@@ -58,6 +59,7 @@ def from_environ(environ: Mapping[str, str]) -> Config:
         private_peers=_choice(
             environ, env.OTEL_SHIM_PRIVATE_PEERS, ("continue", "restart"), errors
         ),
+        queue_relation=_choice(environ, env.OTEL_SHIM_QUEUE_RELATION, ("link", "parent"), errors),
         log_format=_choice(environ, env.OTEL_SHIM_LOG_FORMAT, ("json", "text"), errors),
         on_sigterm=_choice(environ, env.OTEL_SHIM_ON_SIGTERM, ("flush", "default"), errors),
         **_metrics(environ, errors),

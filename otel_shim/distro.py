@@ -42,7 +42,7 @@ from opentelemetry.util._importlib_metadata import EntryPoint
 
 from otel_shim import _sdk_compat, attributes, context, jobs, pseudonym, steering
 from otel_shim._guard import guarded, logger
-from otel_shim.capture import fastapi, sqlalchemy, starlette
+from otel_shim.capture import deliveries, fastapi, sqlalchemy, starlette
 from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
@@ -76,7 +76,8 @@ class ShimDistro(BaseDistro):  # type: ignore[misc]
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
         """Load an official instrumentor, unless ours or the framework's own telemetry takes its place."""
         wired = wiring()
-        if wired.wants(entry_point.name) and not wired.takes(entry_point.name):
+        taken = wired.takes(entry_point.name, entry_point.module)
+        if wired.wants(entry_point.name) and not taken:
             super().load_instrumentor(entry_point, **kwargs)
 
 
@@ -146,6 +147,7 @@ def pre_instrument() -> None:
     _use_identity(settings)
     _attach_processors()
     propagate.set_global_textmap(EdgePropagator(propagate.get_global_textmap()))
+    deliveries.use_relation(settings.queue_relation)
     export.quiet_exporters()
     if settings.on_sigterm == "flush":
         termination.install()

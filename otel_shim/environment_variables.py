@@ -42,6 +42,11 @@ OTEL_SHIM_PRIVATE_PEERS: Final = "OTEL_SHIM_PRIVATE_PEERS"
 """What becomes of a trace context from a loopback or private address: ``continue`` (default) or
 ``restart``."""
 
+OTEL_SHIM_QUEUE_RELATION: Final = "OTEL_SHIM_QUEUE_RELATION"
+"""How a task of Celery or a job of RQ refers to who asked for it: ``link`` (default; a trace of its own,
+linked both ways) or ``parent`` (a part of the trace that asked). ``parent`` lets the Collector complete
+the organisation of the request on the task's spans; ``link`` does not."""
+
 OTEL_SHIM_METRICS_PORT: Final = "OTEL_SHIM_METRICS_PORT"
 """The port on which ``/metrics`` is served for Prometheus, for all processes of the application together.
 Default: none, metrics go out over OTLP only. Never let one Prometheus have both."""

@@ -35,8 +35,9 @@ def steer(wired: Wiring) -> None:
     names = {entry_point.module: entry_point.name for entry_point in installed}
 
     def instrument(self: BaseInstrumentor, **kwargs: Any) -> Any:
-        name = names.get(type(self).__module__, "")
-        if wired.takes(name) or not wired.wants(name):
+        module = type(self).__module__
+        name = names.get(module, "")
+        if wired.takes(name, module) or not wired.wants(name):
             return None
         options = _fastapi_options() if name == "fastapi" else {}
         return _instrument(self, **{**options, **kwargs})

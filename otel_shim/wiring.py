@@ -29,9 +29,15 @@ class Wiring:
     disabled: frozenset[str]
     active: bool
 
-    def takes(self, name: str) -> bool:
-        """Whether our capture, or the framework's own telemetry, does the work of an instrumentor."""
-        ours = ("sqlalchemy", "logging", "starlette")
+    def takes(self, name: str, module: str = "") -> bool:
+        """Whether our capture, or the framework's own telemetry, does the work of an instrumentor.
+
+        One of ours may have the name of the official one that it takes the place of, so that it is
+        switched off by the same; it is told apart by its module.
+        """
+        if module.startswith("otel_shim."):
+            return False
+        ours = ("celery", "sqlalchemy", "logging", "starlette")
         return name in ours or (name == "fastapi" and fastapi.has_own_telemetry())
 
     def wants(self, name: str) -> bool:

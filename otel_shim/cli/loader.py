@@ -179,7 +179,7 @@ def _outcome(entry_point: EntryPoint, record: Record) -> tuple[str, str, str]:
         return SKIPPED, "disabled", "switched off by the operator"
     if conflict is not None and not (conflict.found or conflict.found_any):
         return SKIPPED, "absent", "the library is not installed"
-    if wired.active and wired.takes(name):
+    if wired.active and wired.takes(name, entry_point.module):
         return REPLACED, "", _replacement(name)
     if conflict is not None:
         return SKIPPED, "limits", _limits(conflict)

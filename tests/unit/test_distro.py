@@ -137,7 +137,7 @@ def test_instrumentors(name: str, loaded: bool, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "redis, celery")
     seen: list[str] = []
     monkeypatch.setattr(BaseDistro, "load_instrumentor", lambda self, ep, **_: seen.append(ep.name))
-    distro.ShimDistro().load_instrumentor(SimpleNamespace(name=name))  # type: ignore[arg-type]
+    distro.ShimDistro().load_instrumentor(SimpleNamespace(name=name, module=""))  # type: ignore[arg-type]
     assert seen == ([name] if loaded else [])
 
 

@@ -1,0 +1,290 @@
+"""What the queues of Celery and RQ have in common: from the producer's span over the wait to the run.
+
+    request ─▶ send <job> ─▶ wait <queue>          the trace of who asked for it
+                   ▲               │
+                   └──── links ────┴──▶ <job>      the run: a trace of its own (`link`, the default),
+                                                    or a part of the trace above (`parent`, by choice)
+
+A message carries the trace context, the time at which it was put in and the name of its queue; never
+anybody's identity. Attributes follow OpenTelemetry's conventions for messaging.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import time
+import uuid
+from collections.abc import Mapping, MutableMapping
+from contextvars import Token
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context, attach, create_key, get_value, set_value
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
+    MESSAGING_DESTINATION_NAME,
+    MESSAGING_OPERATION_NAME,
+    MESSAGING_OPERATION_TYPE,
+    MESSAGING_SYSTEM,
+)
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
+
+from otel_shim import _semconv as semconv
+from otel_shim import config, context, jobs, queues
+from otel_shim._guard import guarded
+from otel_shim.jobs import Run, Work
+from otel_shim.model import Scalar
+from otel_shim.signals import queues as queue_metrics
+from otel_shim.signals.jobs import JobMetrics
+
+ENQUEUED_AT = "saas-enqueued-at"
+"""Header of a message: when it was put into its queue, in seconds since 1970."""
+QUEUE = "saas-queue"
+"""Header of a message: the queue that it was put into."""
+_SENDING = create_key("otel-shim-sending")
+_TAKEN = create_key("otel-shim-taken")
+_LONGEST = 64
+_relation: str | None = None
+
+
+def use_relation(relation: str) -> None:
+    """Say how a run refers to its producer, ``link`` or ``parent``; called once, when the distro is wired."""
+    global _relation
+    _relation = relation
+
+
+def relation() -> str:
+    """How a run refers to its producer; from the environment where no distro has said it."""
+    return _relation or _from_environment()
+
+
+def record(meters: MeterProvider) -> None:
+    """Record queues and jobs with the meters of a provider; what records them already goes on."""
+    queue_metrics.install(meters)
+    before = jobs.use_recorder(None)
+    jobs.use_recorder(before or JobMetrics(meters))
+
+
+@functools.cache
+def _from_environment() -> str:
+    return config.from_environ(os.environ).queue_relation
+
+
+# --- putting in ----------------------------------------------------------------------------------------
+
+
+class Sending:
+    """A message on its way into a queue, and its span."""
+
+    def __init__(self, system: str, job: str) -> None:
+        self.system = system
+        self.queue: str | None = None
+        self.span = trace.get_tracer("otel_shim").start_span(
+            f"send {job}",
+            kind=SpanKind.PRODUCER,
+            attributes={
+                MESSAGING_SYSTEM: system,
+                MESSAGING_OPERATION_NAME: "send",
+                MESSAGING_OPERATION_TYPE: "send",
+            },
+        )
+        self._token: Token[Context] | None = attach(
+            set_value(_SENDING, self, trace.set_span_in_context(self.span))
+        )
+
+    @guarded(default=None)
+    def to(self, queue: str, message_id: Any, carrier: MutableMapping[str, Any]) -> None:
+        """Name its queue, and write into the message what the worker will need."""
+        self.queue = queues.label(queue)
+        self.span.set_attribute(MESSAGING_DESTINATION_NAME, self.queue)
+        self.span.set_attribute(semconv.SAAS_QUEUE_NAME, self.queue)
+        if (run_id := run_id_of(message_id)) is not None:
+            self.span.set_attribute(semconv.SAAS_JOB_RUN_ID, run_id)
+        mark(carrier, self.queue)
+
+    @guarded(default=None)
+    def end(self, error: BaseException | None = None) -> None:
+        """It was sent, or could not be."""
+        if self._token is not None:
+            context.leave(self._token)
+            self._token = None
+        if error is not None:
+            self.span.set_attribute(ERROR_TYPE, type(error).__qualname__)
+            self.span.set_status(Status(StatusCode.ERROR))
+        elif self.queue is not None:
+            queues.enqueued(self.queue)
+        self.span.end()
+
+
+@guarded(default=None)
+def sending(system: str, job: str) -> Sending | None:
+    """Begin to send a message for a job."""
+    return Sending(system, job)
+
+
+def at_hand() -> Sending | None:
+    """The message that is being sent here."""
+    found = get_value(_SENDING)
+    return found if isinstance(found, Sending) and found.span.is_recording() else None
+
+
+def mark(carrier: MutableMapping[str, Any], queue: str) -> None:
+    """Write trace context, time and queue into a message, over those of an earlier attempt."""
+    propagate.inject(carrier)
+    carrier[ENQUEUED_AT] = time.time()
+    carrier[QUEUE] = queue
+
+
+def run_id_of(message_id: Any) -> str | None:
+    """The id of a message where it is a UUID, else one made from it: an application's own may tell who."""
+    if not isinstance(message_id, str) or not message_id:
+        return None
+    try:
+        return str(uuid.UUID(message_id))
+    except ValueError:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, message_id[:1024]))
+
+
+# --- taking out ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message that a worker takes: which job of which queue, and what the producer wrote into it.
+
+    ``enqueued_at`` and ``due`` are in seconds since 1970: the message waits since the later of them.
+    """
+
+    system: str
+    job: str
+    queue: str
+    message_id: str
+    producer: SpanContext | None = None
+    enqueued_at: float | None = None
+    due: float | None = None
+    attempt: int = 1
+    trigger: str = semconv.SAAS_JOB_TRIGGER_MANUAL
+
+    def since(self) -> float | None:
+        """Since when it has been ready; None where nobody wrote it down."""
+        if self.enqueued_at is None:
+            return None
+        return max(self.enqueued_at, self.due or 0.0)
+
+    def run(self) -> Run:
+        """The run of the job, without its relation to the producer."""
+        due = datetime.fromtimestamp(self.due, timezone.utc) if self.due is not None else None
+        return Run(
+            self.job,
+            self.system,
+            self.trigger,
+            due,
+            self.attempt,
+            run_id_of(self.message_id),
+            kind=SpanKind.CONSUMER,
+            attributes=_messaging(self, "process"),
+        )
+
+
+def _messaging(delivery: Delivery, operation: str) -> dict[str, Scalar]:
+    queue = queues.label(delivery.queue)
+    return {
+        MESSAGING_SYSTEM: delivery.system,
+        MESSAGING_OPERATION_NAME: operation,
+        MESSAGING_OPERATION_TYPE: operation,
+        MESSAGING_DESTINATION_NAME: queue,
+        semconv.SAAS_QUEUE_NAME: queue,
+    }
+
+
+def producer_of(carrier: Mapping[str, Any]) -> SpanContext | None:
+    """The producer's span, as the message names it."""
+    texts = {key: value for key, value in carrier.items() if isinstance(value, str)}
+    found = trace.get_current_span(propagate.extract(texts, Context())).get_span_context()
+    return found if found.is_valid else None
+
+
+def moment(value: Any) -> float | None:
+    """A time in seconds since 1970, from a number, a datetime or its ISO text; None for what is none."""
+    try:
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        if isinstance(value, datetime):
+            aware = value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
+            value = aware.timestamp()
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return seconds if math.isfinite(seconds) and 0 <= seconds < 1 << 40 else None
+
+
+class Taken:
+    """A message that a worker works on: the run of its job, in a context of its own."""
+
+    def __init__(self, delivery: Delivery, quiet: bool) -> None:
+        self.delivery = delivery
+        self.work: Work | None = jobs.start_run(_related(delivery))
+        inside = self.work.inside if self.work is not None else Context()
+        self._token: Token[Context] | None = attach(set_value(_TAKEN, self, inside))
+        self._quiet = quiet
+        self._waited()
+
+    @guarded(default=None)
+    def _waited(self) -> None:
+        """Record how long it waited, and show it in the trace of who asked for it."""
+        since, now = self.delivery.since(), time.time()
+        if since is None:
+            return
+        if not self._quiet:
+            queues.taken(self.delivery.queue, now - since)
+        if self.delivery.producer is not None:
+            _show_wait(self.delivery, min(since, now), now, self.work)
+
+    @guarded(default=None)
+    def end(self, error: BaseException | None = None, outcome: str | None = None) -> None:
+        """The work is done, well or not."""
+        if self._token is not None:
+            context.leave(self._token)
+            self._token = None
+        jobs.end_run(self.work, error, outcome)
+        if not self._quiet:
+            queues.finished(self.delivery.queue)
+
+
+def _related(delivery: Delivery) -> Run:
+    if relation() == "parent":
+        return replace(delivery.run(), parent=delivery.producer)
+    return replace(delivery.run(), link=delivery.producer)
+
+
+def _show_wait(delivery: Delivery, since: float, until: float, work: Work | None) -> None:
+    """A span as long as the wait, in the producer's trace, with a link to the run that ended it."""
+    assert delivery.producer is not None
+    above = trace.set_span_in_context(trace.NonRecordingSpan(delivery.producer), Context())
+    run = [Link(work.span.get_span_context())] if work is not None else None
+    span: Span = trace.get_tracer("otel_shim").start_span(
+        f"wait {queues.label(delivery.queue)}",
+        above,
+        attributes=_messaging(delivery, "receive"),
+        links=run,
+        start_time=int(since * 1e9),
+    )
+    span.end(int(until * 1e9))
+
+
+@guarded(default=None)
+def take(delivery: Delivery, quiet: bool = False) -> Taken | None:
+    """Begin to work on a message; ``quiet`` where another process counts what this one does."""
+    return Taken(delivery, quiet)
+
+
+def taken_here(message_id: str) -> Taken | None:
+    """The message of this id, if it is the one that is worked on here."""
+    found = get_value(_TAKEN)
+    mine = isinstance(found, Taken) and found.delivery.message_id == message_id
+    return found if mine else None  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""The only module that touches private names of OpenTelemetry; each use says why there is no other way."""
+"""What touches private names of OpenTelemetry, spans of ours apart; each use says why there is no other way."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from opentelemetry._logs import LogRecord
 from opentelemetry._logs import _internal as logs_api
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk._configuration import _OTelSDKConfigurator as SDKConfigurator
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
 from opentelemetry.sdk._logs.export import (
@@ -237,6 +239,13 @@ def delegates(sampler: ParentBased) -> tuple[Any, ...]:
     remote = sampler._remote_parent_sampled, sampler._remote_parent_not_sampled
     local = sampler._local_parent_sampled, sampler._local_parent_not_sampled
     return sampler._root, *remote, *local
+
+
+def propagators(propagator: TextMapPropagator) -> tuple[TextMapPropagator, ...]:
+    """The propagators that one consists of, itself where it is no composite; it shows them to nobody."""
+    if type(propagator) is not CompositePropagator:
+        return (propagator,)
+    return tuple(propagator._propagators)
 
 
 def add_views(provider: MeterProvider, instruments: Iterable[Any], views: Sequence[View]) -> bool:

@@ -69,11 +69,13 @@ class Inbound:
     Made before its server span starts; open until its background tasks have ended.
     """
 
-    __slots__ = ("edge", "link", "open", "request_id", "root", "trust")
+    __slots__ = ("edge", "headers", "link", "open", "request_id", "root", "trust")
 
     def __init__(self, request_id: str, trust: Trust) -> None:
         self.request_id = request_id
         self.trust = trust
+        self.headers: Mapping[bytes, bytes] = {}
+        """The request's headers that are looked at, by their names in lower case."""
         self.edge = False
         self.link: Link | None = None
         self.root: LocalRoot | None = None

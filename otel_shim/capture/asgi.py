@@ -19,6 +19,7 @@ from otel_shim import _semconv as semconv
 from otel_shim import context, request_ids
 from otel_shim._guard import guarded
 from otel_shim.capture.resolver import Resolution, Resolver
+from otel_shim.capture.server_span import ServerSpan
 from otel_shim.config import Config
 from otel_shim.model import ANONYMOUS, Identity
 from otel_shim.peers import Peers
@@ -31,6 +32,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[ASGIScope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
+Start = Callable[[ASGIScope, context.Inbound], ServerSpan | None]
 
 RESOLUTION = "otel_shim.resolution"
 """The key of the ASGI scope under which a request's resolution stands."""
@@ -39,6 +41,8 @@ _REQUEST_ID = b"x-request-id"
 _TRACE_ID = b"x-trace-id"
 _EXPOSE = b"access-control-expose-headers"
 _ALLOW_ORIGIN = b"access-control-allow-origin"
+WANTED = frozenset((_REQUEST_ID, b"host", b"traceparent", b"tracestate", b"baggage"))
+"""The headers of a request that are looked at."""
 STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 """The messages that carry response headers."""
 
@@ -53,20 +57,31 @@ class Capture:
         self._resolver = resolver
         self._metrics = metrics
 
-    async def handle(self, app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """Run the application for one request; errors of the application pass unchanged."""
+    async def handle(
+        self, app: App, scope: ASGIScope, receive: Receive, send: Send, start: Start | None = None
+    ) -> None:
+        """Run the application for one request; errors of the application pass unchanged.
+
+        ``start`` makes the server span where that is not left to the framework.
+        """
         inbound = None if RESOLUTION in scope else self._begin(scope)
         if inbound is None:  # no request, a mounted application, or a fault of ours
             lifespan = scope["type"] == "lifespan"
             return await app(scope, receive, _flushing(send) if lifespan else send)
         exchange = self._metrics and scope["type"] == "http" and self._metrics.begin(scope, inbound)
-        token = attach(context.with_inbound(inbound))
+        span = start(scope, inbound) if start is not None else None
+        token = attach(span.at if span is not None else context.with_inbound(inbound))
         try:
-            await app(scope, receive, self._responder(send, inbound, scope, exchange or None))
-        except Exception as error:
+            respond = _responder(send, inbound, scope, exchange or None, span)
+            await app(scope, receive if span is None else span.receiving(receive), respond)
+        except BaseException as error:
+            if span is not None:
+                span.failed(error)
             _remember(error, inbound)
             raise
         finally:
+            if span is not None:
+                span.over()
             inbound.close()
             _end(scope)
             if exchange and not exchange.done:
@@ -78,22 +93,34 @@ class Capture:
     def _begin(self, scope: ASGIScope) -> context.Inbound | None:
         if scope["type"] not in ("http", "websocket"):
             return None
-        request_id = _incoming_id(scope["headers"]) or request_ids.new()
+        headers = _wanted(scope["headers"])
+        own = headers.get(_REQUEST_ID)
+        request_id = (own and request_ids.well_formed(own)) or request_ids.new()
         inbound = context.Inbound(request_id, self._peers.trust(scope.get("client")))
+        inbound.headers = headers
         scope[RESOLUTION] = Resolution(self._resolver, inbound, scope)
         return inbound
 
-    def _responder(
-        self, send: Send, inbound: context.Inbound, scope: ASGIScope, exchange: Exchange | None
-    ) -> Send:
-        async def respond(message: Message) -> None:
-            if message["type"] in STARTS:
-                message = _start_response(message, inbound, scope) or message
-            if exchange is not None:
-                exchange.sends(message)
-            await send(message)
 
-        return respond
+def _responder(
+    send: Send,
+    inbound: context.Inbound,
+    scope: ASGIScope,
+    exchange: Exchange | None,
+    span: ServerSpan | None,
+) -> Send:
+    async def respond(message: Message) -> None:
+        if message["type"] in STARTS:
+            if span is not None:
+                span.sends(message)
+            message = _start_response(message, inbound, scope) or message
+        if exchange is not None:
+            exchange.sends(message)
+        await send(message)
+        if span is not None:
+            span.sent(message)
+
+    return respond
 
 
 def _flushing(send: Send) -> Send:
@@ -114,16 +141,19 @@ def _end(scope: ASGIScope) -> None:
 
 
 @guarded(default=None)
-def _remember(error: Exception, inbound: context.Inbound) -> None:
-    if inbound.root is not None:
+def _remember(error: BaseException, inbound: context.Inbound) -> None:
+    if inbound.root is not None and isinstance(error, Exception):
         context.remember(error, inbound.root)
 
 
-def _incoming_id(headers: Iterable[Header]) -> str | None:
+def _wanted(headers: Iterable[Header]) -> dict[bytes, bytes]:
+    """The headers that are looked at; of several with a name the first."""
+    found: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name.lower() == _REQUEST_ID:
-            return request_ids.well_formed(value)
-    return None
+        key = name.lower()
+        if key in WANTED:
+            found.setdefault(key, value)
+    return found
 
 
 @guarded(default=None)

@@ -14,6 +14,7 @@ from packaging.version import Version
 from otel_shim._guard import guarded, logger
 from otel_shim.capture.asgi import RESOLUTION, Capture
 from otel_shim.capture.resolver import Resolution, Resolver
+from otel_shim.capture.server_span import server_spans
 
 _OWN_TELEMETRY = Version("0.142")
 _MAX_ROUTES = 10_000
@@ -52,9 +53,11 @@ def has_own_telemetry() -> bool:
 def _wrap_app(module: Any, capture: Capture) -> None:
     app = module.FastAPI
     handle = app.__call__
+    spans = server_spans() if has_own_telemetry() else None
 
     async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
-        await capture.handle(functools.partial(handle, self), scope, receive, send)
+        start = functools.partial(spans.start, self) if spans is not None else None
+        await capture.handle(functools.partial(handle, self), scope, receive, send, start)
 
     app.__call__ = functools.wraps(handle)(call)
     # One server span a request: those of dependencies, endpoint and the like only where asked for.

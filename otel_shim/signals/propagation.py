@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from opentelemetry import trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import (
     CarrierT,
@@ -12,9 +15,13 @@ from opentelemetry.propagators.textmap import (
     default_getter,
     default_setter,
 )
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from otel_shim import _sdk_compat
 from otel_shim import context as identity_context
 from otel_shim._guard import guarded
+
+_WELL_KNOWN = (TraceContextTextMapPropagator, W3CBaggagePropagator)
 
 
 class EdgePropagator(TextMapPropagator):
@@ -26,6 +33,11 @@ class EdgePropagator(TextMapPropagator):
 
     def __init__(self, delegate: TextMapPropagator) -> None:
         self._delegate = delegate
+        self._headers = _headers_of(delegate)
+
+    def reads(self, headers: Collection[bytes]) -> bool:
+        """Whether something may be read from headers of these names, in lower case."""
+        return self._headers is None or not self._headers.isdisjoint(headers)
 
     def extract(
         self,
@@ -57,6 +69,14 @@ class EdgePropagator(TextMapPropagator):
     def fields(self) -> set[str]:
         """As the configured propagator says."""
         return self._delegate.fields
+
+
+def _headers_of(delegate: TextMapPropagator) -> frozenset[bytes] | None:
+    """The headers that a propagator reads; None where that is not known, as some read more than they say."""
+    parts = _sdk_compat.propagators(delegate)
+    if not all(type(part) in _WELL_KNOWN for part in parts):
+        return None
+    return frozenset(field.encode("ascii") for part in parts for field in part.fields)
 
 
 @guarded(default=None)

@@ -14,6 +14,7 @@ What adapters use is this, and none of it raises into the application:
     token = attach(work.inside)              the context to run in holds the run and nothing of before
     jobs.end_run(work, error, outcome=None)  outcome only where the error does not tell it
     jobs.unstarted(Run(...), "missed")       a run that was due and not started
+    jobs.took_place(Run(...), Course(...))   a run that is over, in a process that could not tell of it
     jobs.declare(Declaration(...), source)   what a scheduler knows of a job; see ``heartbeats``
     jobs.name_of(function)                   the operation of a function: as decorated, or module.name
 """
@@ -139,6 +140,16 @@ class Ended:
     error_type: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a run went that is over: times in seconds, ``started_at`` since 1970."""
+
+    started_at: float
+    seconds: float
+    outcome: str
+    error_type: str | None = None
+
+
 class Recorder(Protocol):
     """What is told of each run; metrics, once the distro is wired."""
 
@@ -203,8 +214,18 @@ def start_part(run: Run, base: Context) -> Work | None:
     return _begin(run, base)
 
 
-def _begin(run: Run, base: Context) -> Work:
-    now = time.time()
+@guarded(default=None)
+def took_place(run: Run, course: Course) -> None:
+    """Record a run that is over, with the times that it really had."""
+    work = _begin(run, set_value(_WORK, None, _above(run)), course.started_at)
+    work.ended = True
+    limit = work.declaration.max_runtime if work.declaration is not None else None
+    overrun = limit is not None and course.seconds > limit
+    _conclude(Ended(work, course.outcome, course.seconds, overrun, course.error_type))
+
+
+def _begin(run: Run, base: Context, started_at: float | None = None) -> Work:
+    now = time.time() if started_at is None else started_at
     links = [Link(run.link)] if run.link is not None and run.link.is_valid else None
     span = _tracer.start_span(
         run.name,
@@ -269,23 +290,32 @@ def _rfc3339(time_: datetime) -> str:
 def _identify(work: Work) -> None:
     """Make the job the actor of its run, and put its GDPR references on all below."""
     place = context.place_of(work.span)
-    if place is not None and place.root.span_context == work.span.get_span_context():
+    if place is not None:
         references = work.declaration.references if work.declaration is not None else {}
+        place.root.operation = work.run.name
         place.root.is_job(job_identity(work.run.name, references))
 
 
 @guarded(default=None)
 def end_run(
     work: Work | None, error: BaseException | None = None, outcome: str | None = None
-) -> None:
+) -> Ended | None:
     """End a run, once; ``outcome`` is for who knows better than the error tells."""
     if work is None or work.ended:
-        return
+        return None
     work.ended = True
     ended = _ended(work, _failure(error), outcome)
-    _close(ended, _failure(error))
+    _conclude(ended)
+    return ended
+
+
+def _conclude(ended: Ended) -> None:
+    """Tell span, heartbeat and metrics how a run ended."""
+    work = ended.work
+    ended_at = work.started_at + ended.seconds
+    _close(ended, int(ended_at * 1e9))
     success = ended.outcome == semconv.SAAS_JOB_OUTCOME_SUCCESS
-    heartbeats.ended(work.run.name, time.time(), ended.seconds, success)
+    heartbeats.ended(work.run.name, ended_at, ended.seconds, success)
     if work.backlog is not None:
         heartbeats.waiting(work.run.name, work.backlog)
     if _recorder is not None:
@@ -317,7 +347,7 @@ def _outcome(work: Work, error: BaseException | None, overrun: bool) -> str:
     return semconv.SAAS_JOB_OUTCOME_SUCCESS
 
 
-def _close(ended: Ended, error: BaseException | None) -> None:
+def _close(ended: Ended, at: int) -> None:
     span, work = ended.work.span, ended.work
     if work.run.described:
         span.set_attribute(semconv.SAAS_JOB_OUTCOME, ended.outcome)
@@ -329,7 +359,7 @@ def _close(ended: Ended, error: BaseException | None) -> None:
         span.set_attribute(ERROR_TYPE, ended.error_type)
     if ended.error_type is not None or ended.outcome in _BAD:
         span.set_status(Status(StatusCode.ERROR))
-    span.end()
+    span.end(at)
 
 
 _BAD = (semconv.SAAS_JOB_OUTCOME_FAILURE, semconv.SAAS_JOB_OUTCOME_TIMEOUT)
@@ -441,17 +471,26 @@ def mark(function: Any, name: str) -> None:
 @guarded(default="unnamed.job")
 def name_of(function: Callable[..., Any]) -> str:
     """The operation of a function that a scheduler runs: as decorated, else ``module.name``."""
-    inner: Any = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    declared = getattr(inner, _DECLARED_AS, None)
-    if isinstance(declared, str):
+    if (declared := declared_name(function)) is not None:
         return declared
+    inner = _inner(function)
     qualified = getattr(inner, "__qualname__", None) or type(inner).__qualname__
     module = getattr(inner, "__module__", None) or type(inner).__module__
     module = "__main__" if module == "__mp_main__" else module  # a spawned child's name for it
     text = sources.canonical(f"{module}.{qualified.replace('<locals>.', '')}"[: sources.MAX_VALUE])
     return text or "unnamed.job"
+
+
+def declared_name(function: Any) -> str | None:
+    """The operation of a function that is decorated with ``otel_shim.job``."""
+    declared = getattr(_inner(function), _DECLARED_AS, None)
+    return declared if isinstance(declared, str) else None
+
+
+def _inner(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
 
 
 def seconds_of(value: Any) -> float | None:

@@ -206,10 +206,7 @@ def _start_run(name: str) -> Work | None:
     above = trace.get_current_span().get_span_context()
     outside = context.opened_outside(None) if not above.is_valid else None
     manual = semconv.SAAS_JOB_TRIGGER_MANUAL if above.is_valid else None
-    work = jobs.start_run(Run(name, trigger=manual, link=above, scope=outside))
-    if work is not None and (place := context.place_of(work.span)) is not None:
-        place.root.operation = name
-    return work
+    return jobs.start_run(Run(name, trigger=manual, link=above, scope=outside))
 
 
 def _is_job(root: context.LocalRoot | None) -> bool:
@@ -232,14 +229,14 @@ def _name_root(root: context.LocalRoot, name: str) -> None:
 @guarded(default=None)
 def _end(started: _Started, error: BaseException | None) -> None:
     if isinstance(started, Work):
-        return jobs.end_run(started, error)
+        jobs.end_run(started, error)
+        return
     if isinstance(error, (GeneratorExit, StopIteration)):
         error = None
     if error is not None:
         started.span.set_attribute(ERROR_TYPE, type(error).__qualname__)
         started.span.set_status(Status(StatusCode.ERROR))
     started.span.end()
-    return None
 
 
 class _Call:

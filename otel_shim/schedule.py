@@ -19,8 +19,8 @@ _EVERY = re.compile(r"every\s+(\d{1,6})\s*(s|m|h|d)", re.IGNORECASE)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _FIELDS = 5
 _LONGEST = 128
-_RUNS = 800
-"""Runs that are looked at: more than two years of a daily job."""
+_RUNS = 370
+"""Runs that are looked at: a year of a daily job."""
 _SPAN = timedelta(days=8 * 366)
 """Time that is looked at: two leap days, for what runs on the 29th of February."""
 _SHORTEST_SPAN = timedelta(days=10)
@@ -35,9 +35,9 @@ class ScheduleError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule as it was written, and the longest time between two runs in seconds."""
+    """A schedule as it is written, if it can be, and the longest time between two runs in seconds."""
 
-    text: str
+    text: str | None
     period: float
 
 
@@ -49,14 +49,20 @@ def parse(text: object, zone: tzinfo | str | None = None, now: datetime | None =
     if not isinstance(text, str) or not 0 < len(text) <= _LONGEST:
         raise _error(text)
     text = " ".join(text.split())
-    if (every := _EVERY.fullmatch(text)) is not None:
-        seconds = int(every[1]) * _SECONDS[every[2].lower()]
+    if (interval := _EVERY.fullmatch(text)) is not None:
+        seconds = int(interval[1]) * _SECONDS[interval[2].lower()]
         if seconds == 0:
             raise _error(text)
         return Schedule(text, float(seconds))
     if len(text.split()) != _FIELDS:
         raise _error(text)
     return Schedule(text, _longest_gap(text, (now or datetime.now(UTC)).astimezone(zone_of(zone))))
+
+
+def every(seconds: float) -> Schedule:
+    """The schedule of an interval, in the largest unit that it is a multiple of."""
+    unit = next((u for u in "dhm" if seconds % _SECONDS[u] == 0), "s")
+    return Schedule(f"every {seconds / _SECONDS[unit]:g}{unit}", seconds)
 
 
 def zone_of(zone: tzinfo | str | None) -> tzinfo:

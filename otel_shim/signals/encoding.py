@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs, ScopeLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind
 
@@ -151,7 +152,9 @@ def _name_kind_and_flags(
 ) -> bytes:
     """What is the same for all bare spans of a name: these three fields, and the empty status."""
     context = _BARE_CONTEXTS[remote]
-    message = official.item(ReadableSpan(name, context=context, parent=context, kind=kind))
+    # Without a resource it would look for one, in threads, which an ending interpreter has not.
+    span = ReadableSpan(name, context, context, Resource.get_empty(), kind=kind)
+    message = official.item(span)
     for field in ("trace_id", "span_id", "parent_span_id"):
         message.ClearField(field)
     return bytes(message.SerializePartialToString())

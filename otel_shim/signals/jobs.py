@@ -13,11 +13,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from opentelemetry.context import Context
-from opentelemetry.metrics import CallbackOptions, Counter, MeterProvider, Observation
+from opentelemetry.metrics import (
+    CallbackOptions,
+    Counter,
+    MeterProvider,
+    Observation,
+    get_meter_provider,
+)
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import set_span_in_context
 
 from otel_shim import _semconv as semconv
+from otel_shim import jobs
 from otel_shim._guard import guarded
 from otel_shim.heartbeats import Declaration, Heartbeat, heartbeats
 from otel_shim.jobs import Ended, Work
@@ -66,6 +73,12 @@ class JobMetrics:
         """Record runs that were due and not started."""
         labels = {semconv.SAAS_OPERATION: name, semconv.SAAS_JOB_OUTCOME: outcome}
         self._unstarted.add(count, labels)
+
+
+def install(meters: MeterProvider | None = None) -> None:
+    """Record runs of jobs with a provider, by default the global one, unless somebody does already."""
+    before = jobs.use_recorder(None)
+    jobs.use_recorder(before or JobMetrics(meters or get_meter_provider()))
 
 
 def _at(work: Work) -> Context:

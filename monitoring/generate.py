@@ -14,16 +14,53 @@ from typing import Any
 
 import yaml
 
-from monitoring import alerting, panels, specification
+from monitoring import (
+    job_panels,
+    job_rules,
+    panels,
+    queue_panels,
+    queue_rules,
+    relay_rules,
+    request_rules,
+    specification,
+)
+from monitoring.alerting import Rule, duration
 
 HERE = Path(__file__).resolve().parent
 NOTICE = "# Generated from monitoring/alerts.yaml by `make generate`; do not edit.\n"
 
 
+def rule_groups(
+    spec: specification.Specification,
+) -> dict[str, dict[str, tuple[float, list[Rule]]]]:
+    """Each file's groups: how often they are evaluated, and their rules."""
+    often, seldom = spec.interval, spec.heartbeats.interval
+    return {
+        "api": {"saas-api": (often, request_rules.group(spec))},
+        "jobs": {
+            "saas-jobs": (often, job_rules.group(spec)),
+            "saas-heartbeats": (seldom, job_rules.heartbeat_group(spec)),
+        },
+        "queues": {
+            "saas-queues": (often, queue_rules.group(spec)),
+            "saas-calendars": (seldom, queue_rules.calendar_group(spec)),
+        },
+        "relay": {"saas-relay": (often, relay_rules.group(spec))},
+    }
+
+
 def rules(spec: specification.Specification) -> dict[str, str]:
     """The rule files by path."""
-    files = alerting.rule_files(spec)
-    return {f"rules/{name}": NOTICE + as_yaml(content) for name, content in files.items()}
+    files = {
+        name: [
+            {"name": group, "interval": duration(interval), "rules": each}
+            for group, (interval, each) in groups.items()
+        ]
+        for name, groups in rule_groups(spec).items()
+    }
+    return {
+        f"rules/{name}.yaml": NOTICE + as_yaml({"groups": groups}) for name, groups in files.items()
+    }
 
 
 def as_yaml(content: Mapping[str, Any]) -> str:
@@ -34,8 +71,15 @@ def as_yaml(content: Mapping[str, Any]) -> str:
 def everything(speed: float = 1.0) -> dict[str, str]:
     """Every generated file by its path below monitoring/."""
     spec = specification.load(speed)
-    boards = {f"dashboards/{name}": text for name, text in panels.dashboards(spec).items()}
-    return rules(spec) | boards
+    boards = {
+        "api-health.json": panels.api_health,
+        "jobs.json": job_panels.board,
+        "queues.json": queue_panels.board,
+        "search.json": panels.search,
+    }
+    return rules(spec) | {
+        f"dashboards/{name}": panels.encoded(board, spec) for name, board in boards.items()
+    }
 
 
 def write(files: Mapping[str, str], out: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from grafana_foundation_sdk.builders import (
@@ -43,21 +43,18 @@ Chart = timeseries.Panel | stat.Panel | table.Panel
 SELECTED = 'service_name=~"$service", http_route=~"$route"'
 BY_ENDPOINT = f"{names.METHOD}, {names.ROUTE}"
 HEALTH_UID = "saas-api-health"
+JOBS_UID = "saas-jobs"
+QUEUES_UID = "saas-queues"
 SEARCH_UID = "saas-search"
 
 
-def dashboards(spec: Specification) -> dict[str, str]:
-    """Every dashboard by file name."""
+def encoded(board: Callable[[Specification], Dashboard], spec: Specification) -> str:
+    """The JSON of a dashboard, each panel with an id, so that it can be linked to."""
     with warnings.catch_warnings():
         # The classic schema is what file provisioning of every Grafana since 10 reads.
         warnings.simplefilter("ignore", DeprecationWarning)
-        boards = {"api-health.json": api_health(spec), "search.json": search(spec)}
-        return {name: encoded(board) for name, board in boards.items()}
-
-
-def encoded(board: Dashboard) -> str:
-    """The JSON of a dashboard, each panel with an id, so that it can be linked to."""
-    content: dict[str, Any] = json.loads(JSONEncoder(sort_keys=True).encode(board.build()))
+        built = board(spec).build()
+    content: dict[str, Any] = json.loads(JSONEncoder(sort_keys=True).encode(built))
     for number, panel in enumerate(content["panels"], start=1):
         panel["id"] = number
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
@@ -76,6 +73,8 @@ def base(uid: str, title: str, description: str, spec: Specification) -> Dashboa
         .time("now-1h", "now")
         .link(link("Runbooks", runbooks))
         .link(link("API health", f"/d/{HEALTH_UID}"))
+        .link(link("Jobs", f"/d/{JOBS_UID}"))
+        .link(link("Calendars and queues", f"/d/{QUEUES_UID}"))
         .link(link("Search", f"/d/{SEARCH_UID}"))
         .with_variable(DatasourceVariable("metrics").label("Metrics").type("prometheus"))
         .with_variable(DatasourceVariable("traces").label("Traces").type("tempo"))
@@ -87,13 +86,13 @@ def link(title: str, url: str) -> dashboard.DashboardLink:
     return dashboard.DashboardLink(title).type(DashboardLinkType.LINK).url(url)
 
 
-def variable(name: str, label: str) -> QueryVariable:
-    """A choice among the values of a label of requests."""
+def variable(name: str, label: str, metric: str = f"{names.REQUESTS}_count") -> QueryVariable:
+    """A choice among the values of a label of a metric, requests unless another is named."""
     return (
         QueryVariable(name)
         .label(name.capitalize())
         .datasource(PROMETHEUS)
-        .query(f"label_values({names.REQUESTS}_count, {label})")
+        .query(f"label_values({metric}, {label})")
         .include_all(True)
         .all_value(".*")
         .multi(True)

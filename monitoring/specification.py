@@ -12,6 +12,8 @@ import yaml
 
 SOURCE = Path(__file__).resolve().parent / "alerts.yaml"
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
+_HEARTBEATS = ("interval", "live", "remembered")
+_DURATIONS = ("window", "grace", "limit")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -26,8 +28,35 @@ class Journey:
 
 
 @dataclass(frozen=True, slots=True)
+class Heartbeats:
+    """How the gauges that jobs and calendars leave behind are read, in seconds.
+
+    `live`: a process that exported within this is alive. `remembered`: how long a dead one's last word
+    counts; it must be longer than the longest period of a job, and Prometheus must keep as much.
+    """
+
+    interval: float
+    live: float
+    remembered: float
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """How old the last success of an operation may be, in seconds; `grace` comes on top."""
+
+    operation: str
+    limit: float
+    grace: float
+    rationale: str
+
+
+@dataclass(frozen=True, slots=True)
 class Alert:
-    """One alert; times in seconds, already divided by the speed."""
+    """One alert; times in seconds, already divided by the speed.
+
+    `otherwise` is the severity of what is less urgent: jobs that are not critical, early signs.
+    `grace` is how late something may be until it fires, `limit` how long something may take or wait.
+    """
 
     id: str
     alertname: str
@@ -43,7 +72,14 @@ class Alert:
     threshold: float = 0.0
     at_least: int = 0
     operations: str = ""
+    queues: str = ""
     no_request: str = ""
+    no_trace: str = ""
+    otherwise: str = ""
+    grace: float = 0.0
+    limit: float = 0.0
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    objectives: tuple[Objective, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +90,7 @@ class Specification:
     links: Mapping[str, str]
     journeys: tuple[Journey, ...]
     stream_threshold: float
+    heartbeats: Heartbeats
     alerts: Mapping[str, Alert] = field(default_factory=dict)
 
 
@@ -65,23 +102,33 @@ def seconds(text: str) -> float:
     return int(match[1]) * _SECONDS[match[2]]
 
 
-def load(speed: float = 1.0, source: Path = SOURCE) -> Specification:
-    """Read the specification, every duration divided by `speed`."""
+def load(
+    speed: float = 1.0, days_speed: float | None = None, source: Path = SOURCE
+) -> Specification:
+    """Read the specification, every duration divided by `speed`, those of objectives by `days_speed`."""
     given = yaml.safe_load(source.read_text())
-    alerts = tuple(_alert(item, speed) for item in given["alerts"])
+    alerts = tuple(_alert(item, speed, days_speed or speed) for item in given["alerts"])
     return Specification(
         interval=seconds(given["defaults"]["interval"]) / speed,
         links=given["links"],
         journeys=tuple(Journey(**item) for item in given["journeys"]),
         stream_threshold=float(given["streams"]["threshold"]),
+        heartbeats=Heartbeats(
+            *(seconds(given["heartbeats"][name]) / speed for name in _HEARTBEATS)
+        ),
         alerts={alert.id: alert for alert in alerts},
     )
 
 
-def _alert(item: Mapping[str, Any], speed: float) -> Alert:
-    plain = {name: value for name, value in item.items() if name not in ("for", "window")}
+def _alert(item: Mapping[str, Any], speed: float, days_speed: float) -> Alert:
+    plain = {name: value for name, value in item.items() if name not in ("for", "objectives")}
+    given = {name: seconds(item[name]) / speed for name in _DURATIONS if name in item}
+    objectives = (_objective(each, days_speed) for each in item.get("objectives", ()))
     return Alert(
-        **plain,
-        window=seconds(item["window"]) / speed,
-        lasting=seconds(item["for"]) / speed,
+        **plain | given, lasting=seconds(item["for"]) / speed, objectives=tuple(objectives)
     )
+
+
+def _objective(item: Mapping[str, Any], speed: float) -> Objective:
+    limit, grace = (seconds(item[name]) / speed for name in ("limit", "grace"))
+    return Objective(item["operation"], limit, grace, item["rationale"])

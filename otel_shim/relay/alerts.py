@@ -59,6 +59,7 @@ def question(alert: Alert) -> Question:
         service=said.get("service"),
         tags=_tags(said.get("tags", "{}")),
         min_seconds=float(said.get("min_seconds", "0")),
+        newest=said.get("order") == "newest",
         no_trace=said.get("no_trace"),
         no_request=said.get("no_request"),
     )

@@ -31,6 +31,9 @@ class Delivery:
             url: asyncio.Queue(_WAITING) for url in urls
         }
         self._senders: list[asyncio.Task[None]] = []
+        for url in urls:  # counted from 0: the first refusal is an increase, too
+            for name in ("alerts_delivered", "alerts_refused"):
+                measures.add(name, 0, alertmanager=url)
 
     def start(self) -> None:
         """Start the senders; needs the running event loop."""

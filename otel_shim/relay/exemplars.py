@@ -30,7 +30,8 @@ async def find(
     try:
         answer = await client.get(f"{url}/api/v1/query_exemplars", params=parameters)
         answer.raise_for_status()
-        return chosen(answer.json(), question.above)
+        found = answer.json()
+        return newest(found) if question.newest else chosen(found, question.above)
     except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise LookupFailed(f"Prometheus: {type(error).__name__}") from error
 
@@ -45,10 +46,25 @@ def chosen(answer: Mapping[str, Any], above: float) -> tuple[Sighting, ...]:
     return tuple(dict.fromkeys([*typical, *found]))[:_MOST]
 
 
+def newest(answer: Mapping[str, Any]) -> tuple[Sighting, ...]:
+    """The sightings in an answer of the API, the newest first."""
+    found = [
+        (-float(exemplar["timestamp"]), _sighting(exemplar["labels"]))
+        for series in answer["data"]
+        for exemplar in series["exemplars"]
+        if exemplar["labels"].get(_TRACE)
+    ]
+    return tuple(dict.fromkeys(sighting for _, sighting in sorted(found)))[:_MOST]
+
+
+def _sighting(labels: Mapping[str, str]) -> Sighting:
+    request = next((labels[name] for name in _REQUEST if labels.get(name)), "")
+    return Sighting(labels[_TRACE], request)
+
+
 def _values(answer: Mapping[str, Any], above: float) -> Iterator[tuple[float, Sighting]]:
     for series in answer["data"]:
         for exemplar in series["exemplars"]:
             labels, value = exemplar["labels"], float(exemplar["value"])
             if labels.get(_TRACE) and value > above:
-                request = next((labels[name] for name in _REQUEST if labels.get(name)), "")
-                yield -value, Sighting(labels[_TRACE], request)
+                yield -value, _sighting(labels)

@@ -41,6 +41,9 @@ class Lookup:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._exemplars = _exemplar_backend(settings, client)
         self._search = _search_backend(settings, client)
+        for backend in (self._exemplars, self._search):
+            if backend is not None:
+                measures.add("lookup_failures", 0, backend=backend.name)
 
     async def find(self, questions: Sequence[Question]) -> list[Finding]:
         """An answer for each, after at most the budget; never raises.

@@ -13,7 +13,7 @@ HELP = {
     "lookup_failures": "Look-ups that a backend did not answer.",
     "errors": "Failures inside the relay; the alert was passed on without ids.",
 }
-_PREFIX = "otel_shim_relay_"
+PREFIX = "otel_shim_relay_"
 _BOUNDARIES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -43,7 +43,7 @@ class Measures:
     def _counters(self) -> list[str]:
         lines = []
         for name, meaning in HELP.items():
-            full = f"{_PREFIX}{name}_total"
+            full = f"{PREFIX}{name}_total"
             lines += [f"# HELP {full} {meaning}", f"# TYPE {full} counter"]
             counts = {label: n for (key, label), n in self._counts.items() if key == name}
             if len(counts) > 1:
@@ -52,7 +52,7 @@ class Measures:
         return lines
 
     def _histogram(self) -> list[str]:
-        name = f"{_PREFIX}hold_seconds"
+        name = f"{PREFIX}hold_seconds"
         lines = [f"# HELP {name} Time from an alert's arrival to its delivery's start."]
         lines.append(f"# TYPE {name} histogram")
         total = 0

@@ -30,6 +30,7 @@ class Question:
     """What a rule says about where its traces are (its annotations `relay_*`).
 
     `above` is the least value, exclusive, of an exemplar that shows the fault; `window` is in seconds.
+    `newest`: the last trace is meant, as of a job's last run, not a typical one.
     """
 
     exemplars: str | None = None
@@ -38,6 +39,7 @@ class Question:
     service: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     min_seconds: float = 0.0
+    newest: bool = False
     no_trace: str | None = None
     no_request: str | None = None
 

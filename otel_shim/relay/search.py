@@ -18,15 +18,15 @@ _MOST = 3
 async def find(
     client: httpx.AsyncClient, kind: str, url: str, question: Question, now: float
 ) -> tuple[Sighting, ...]:
-    """The traces that show the fault, the longest first. Raises LookupFailed."""
+    """The traces that show the fault, the longest (or newest) first. Raises LookupFailed."""
     ask = jaeger_request if kind == "jaeger" else tempo_request
     read = jaeger_sightings if kind == "jaeger" else tempo_sightings
     path, parameters = ask(question, now)
     try:
         answer = await client.get(url + path, params=parameters)
         answer.raise_for_status()
-        longest_first = sorted(read(answer.json()))
-        return tuple(sighting for _, sighting in longest_first[:_MOST])
+        found = sorted(read(answer.json(), question.newest))
+        return tuple(sighting for _, sighting in found[:_MOST])
     except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise LookupFailed(f"{kind}: {type(error).__name__}") from error
 
@@ -45,14 +45,16 @@ def jaeger_request(question: Question, now: float) -> tuple[str, Mapping[str, st
     return "/api/traces", parameters
 
 
-def jaeger_sightings(answer: Mapping[str, Any]) -> Iterator[tuple[float, Sighting]]:
-    """Negative duration and sighting of each trace in an answer."""
+def jaeger_sightings(
+    answer: Mapping[str, Any], newest: bool = False
+) -> Iterator[tuple[float, Sighting]]:
+    """Negative duration (or start) and sighting of each trace in an answer."""
     for item in answer["data"] or ():
         spans = item["spans"]
         tags = {t["key"]: t["value"] for s in spans for t in s.get("tags") or ()}
-        longest = max(span["duration"] for span in spans)
+        order = max(span["startTime" if newest else "duration"] for span in spans)
         request = str(tags.get(semconv.SAAS_REQUEST_ID, ""))
-        yield -float(longest), Sighting(str(item["traceID"]).zfill(32), request)
+        yield -float(order), Sighting(str(item["traceID"]).zfill(32), request)
 
 
 def tempo_request(question: Question, now: float) -> tuple[str, Mapping[str, str]]:
@@ -78,13 +80,15 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def tempo_sightings(answer: Mapping[str, Any]) -> Iterator[tuple[float, Sighting]]:
-    """Negative duration and sighting of each trace in an answer."""
+def tempo_sightings(
+    answer: Mapping[str, Any], newest: bool = False
+) -> Iterator[tuple[float, Sighting]]:
+    """Negative duration (or start) and sighting of each trace in an answer."""
     for item in answer.get("traces") or ():
         spans = [span for group in item.get("spanSets") or () for span in group["spans"]]
         attributes = {a["key"]: a["value"] for s in spans for a in s.get("attributes") or ()}
         request = str(attributes.get(semconv.SAAS_REQUEST_ID, {}).get("stringValue", ""))
         yield (
-            -float(item.get("durationMs", 0)),
+            -float(item.get("startTimeUnixNano" if newest else "durationMs", 0)),
             Sighting(f"{int(item['traceID'], 16):032x}", request),
         )

@@ -16,6 +16,7 @@ import yaml
 from monitoring import alerting, generate, specification
 from monitoring.simulation.dashboards import concrete, queries
 from otel_shim import _semconv as semconv
+from otel_shim.relay import measures
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "monitoring"
@@ -27,13 +28,20 @@ RUNBOOKS = (ROOT / "docs/observability/runbooks.md").read_text()
 SPEC = specification.load()
 
 # What Prometheus itself gives: series of alerts, and labels of histograms, alerts and promoted resource attributes.
-UPSTREAM_METRICS = {"ALERTS"}
-UPSTREAM_LABELS = {"le", "alertstate", *alerting.SERVICE}
-# Labels that a recording rule of ours sets.
-OWN_LABELS = {"journey"}
+UPSTREAM_METRICS = {"ALERTS", "up"}
+UPSTREAM_LABELS = {"le", "alertstate", "alertname", "job", "instance", *alerting.SERVICE}
+# Labels that a rule of ours sets.
+OWN_LABELS = {"journey", "alert_id", "severity", "service", "endpoint", "reason"}
+# What the relay serves on /metrics.
+RELAY_METRICS = {f"{measures.PREFIX}{name}_total" for name in measures.HELP}
+RELAY_LABELS = {"alertmanager", "backend", "source"}
+SUFFIXES = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("_total",)}
+WATCHDOG = "watchdog"
 SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*\{([^}]*)\}")
+STRING = re.compile(r'"[^"]*"')
+RANGE = re.compile(r"([a-zA-Z_:][\w:]*)\s*\[")
 MATCHER = re.compile(r"([a-zA-Z_]\w*)\s*(?:=~|!~|!=|=)\s*\"")
-GROUPING = re.compile(r"\b(?:by|on|ignoring|without)\s*\(([^)]*)\)")
+GROUPING = re.compile(r"\b(?:by|on|ignoring|without|group_left)\s*\(([^)]+)\)")
 RECORDED = re.compile(r"\bsaas:[\w:]+")
 SECTIONS = (
     "Meaning",
@@ -80,8 +88,10 @@ def boards() -> Iterator[dict[str, Any]]:
 def expressions() -> list[str]:
     """Every PromQL expression: of rules, of dashboards, and what the relay asks for."""
     found = [rule["expr"] for rule in groups()]
-    found += [rule["annotations"]["relay_exemplars"] for rule in alert_rules()]
-    return found + [expr for board in boards() for _, expr in queries(board)]
+    asked = [rule["annotations"].get("relay_exemplars") for rule in alert_rules()]
+    found += [selector for selector in asked if selector]
+    found += [expr for board in boards() for _, expr in queries(board)]
+    return [expr for expr in found if expr != "vector(1)"]
 
 
 def exposed() -> tuple[set[str], set[str]]:
@@ -92,10 +102,9 @@ def exposed() -> tuple[set[str], set[str]]:
     for metric in described:
         unit = "_seconds" if metric["unit"] == "s" else ""
         name = metric["metric_name"].replace(".", "_") + unit
-        suffixes = ("_bucket", "_count", "_sum") if metric["instrument"] == "histogram" else ("",)
-        metrics |= {name + suffix for suffix in suffixes}
+        metrics |= {name + suffix for suffix in SUFFIXES.get(metric["instrument"], ("",))}
         labels |= {item["ref"].replace(".", "_") for item in metric["attributes"]}
-    return metrics, labels
+    return metrics | RELAY_METRICS, labels | RELAY_LABELS
 
 
 def test_generated_files_are_as_generated() -> None:
@@ -108,6 +117,7 @@ def test_every_metric_exists(expr: str) -> None:
     """In the contract, upstream, or among our recording rules."""
     metrics, _ = exposed()
     named = {name for name, _ in SELECTOR.findall(expr)} | set(RECORDED.findall(expr))
+    named |= set(RANGE.findall(STRING.sub('""', expr)))
     assert named, "an expression without a metric"
     assert named <= metrics | UPSTREAM_METRICS | set(alerting.RECORDS)
 
@@ -132,17 +142,28 @@ def test_every_recording_rule_is_used_and_there() -> None:
     """Nothing is recorded for nobody."""
     recorded = {rule["record"] for rule in groups() if "record" in rule}
     assert recorded == set(alerting.RECORDS)
-    used = {name for rule in groups() for name in RECORDED.findall(rule["expr"])}
+    used = {name for expr in expressions() for name in RECORDED.findall(expr)}
     assert recorded <= used
 
 
-@pytest.mark.parametrize("rule", alert_rules(), ids=lambda rule: rule["labels"]["alert_id"])
+def test_depth_is_of_one_state() -> None:
+    """Items that wait and items that failed are not added up."""
+    for expr in expressions():
+        states = GROUPING.findall(expr)
+        for name, inner in SELECTOR.findall(expr):
+            if name == alerting.QUEUE_DEPTH:
+                assert alerting.READY in inner or any(alerting.QUEUE_STATE in by for by in states)
+
+
+@pytest.mark.parametrize("rule", alert_rules(), ids=lambda rule: str(rule["labels"]["alert_id"]))
 def test_an_alert_has_all_that_a_message_needs(rule: dict[str, Any]) -> None:
-    """Labels that route and group it, annotations that explain it, a source of traces."""
+    """Labels that route and group it, annotations that explain it, a source of traces or why none is."""
     assert {"alert_id", "severity", "service", "endpoint"} <= set(rule["labels"])
-    given = set(rule["annotations"])
-    assert {"summary", "description", "value", "threshold", "runbook_url", "dashboard_url"} <= given
-    assert {"relay_exemplars", "relay_service", "relay_window"} <= given
+    given = rule["annotations"]
+    texts = ("summary", "description", "value", "threshold", "runbook_url", "dashboard_url")
+    assert all(given[name] for name in texts)
+    assert not re.search(r"(?<!\{)\{\w+\}", " ".join(given[name] for name in texts)), "unfilled"
+    assert given.get("relay_no_trace") or {"relay_exemplars", "relay_window"} <= set(given)
     uid = rule["annotations"]["dashboard_url"].removeprefix("/d/")
     assert uid in {board["uid"] for board in boards()}
 
@@ -151,10 +172,11 @@ def test_an_alert_has_all_that_a_message_needs(rule: dict[str, Any]) -> None:
 def test_an_alert_has_reasons_a_runbook_and_tests(alert: specification.Alert) -> None:
     """The runbook has every section; promtool fires the alert, and sees it silent and resolved."""
     assert alert.rationale and alert.trace_source
+    assert all(objective.rationale for objective in alert.objectives)
     section = RUNBOOKS.split(f"\n## {alert.id}\n")[1].split("\n## ")[0]
     assert not [name for name in SECTIONS if f"**{name}" not in section]
     tests = [test for path in TESTS for test in yaml.safe_load(path.read_text())["tests"]]
-    names = [test["name"] for test in tests if test["name"].startswith(alert.id)]
+    names = [test["name"] for test in tests if alert.id in test["name"]]
     for what in ("fires", "silent", "resolves"):
         assert [name for name in names if what in name], f"no test: {alert.id} {what}"
 
@@ -205,6 +227,15 @@ def test_amtool_sends_each_severity_where_it_belongs(severity: str, receiver: st
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_amtool_sends_the_heartbeat_where_it_is_awaited() -> None:
+    """And nowhere else."""
+    done = run(
+        *(binary("amtool"), "config", "routes", "test", f"--config.file={CONFIG}"),
+        *("--verify.receivers=heartbeat", "severity=heartbeat", f"alert_id={WATCHDOG}"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_amtool_accepts_the_configuration() -> None:
     """Templates included."""
     done = run(binary("amtool"), "check-config", CONFIG)
@@ -217,8 +248,10 @@ def test_every_alert_reaches_three_channels_and_resolves_there() -> None:
     assert config["route"]["group_by"] == ["alertname", "service", "endpoint"]
     receivers = {item["name"]: item for item in config["receivers"]}
     routed = {r["matchers"][0].split(" = ")[1]: r["receiver"] for r in config["route"]["routes"]}
-    for alert in SPEC.alerts.values():
-        channels = receivers[routed[alert.severity]]
+    severities = {rule["labels"]["severity"] for rule in alert_rules()} - {"heartbeat"}
+    assert severities == {"critical", "warning"}
+    for severity in severities:
+        channels = receivers[routed[severity]]
         for kind in ("pagerduty_configs", "slack_configs", "email_configs"):
             assert channels[kind] and all(item["send_resolved"] for item in channels[kind])
 

@@ -118,6 +118,30 @@ def test_exemplars_that_do_not_show_the_fault_are_left_out() -> None:
     assert exemplars.chosen(answer, 0.2) == (Sighting("a", "1"), Sighting("b", "2"))
 
 
+def test_where_the_last_run_is_meant_the_newest_is_named_first() -> None:
+    """Of exemplars, of Jaeger's and of Tempo's answers; not the longest, not a typical one."""
+    items = [
+        {"labels": {"trace_id": name}, "value": value, "timestamp": at}
+        for name, value, at in (("old", "9", 1.5), ("new", "1", 3.5), ("middle", "5", 2.5))
+    ]
+    answer = {"data": [{"exemplars": items}]}
+    assert [found.trace_id for found in exemplars.newest(answer)] == ["new", "middle", "old"]
+    traces = [
+        {"traceID": number, "spans": [{"startTime": start, "duration": took}]}
+        for number, start, took in (("a", 1, 9), ("b", 2, 1))
+    ]
+    assert min(search.jaeger_sightings({"data": traces}, newest=True))[1].trace_id.endswith("b")
+    assert min(search.jaeger_sightings({"data": traces}))[1].trace_id.endswith("a")
+    tempo = {
+        "traces": [
+            {"traceID": "a", "startTimeUnixNano": "1", "durationMs": 9},
+            {"traceID": "b", "startTimeUnixNano": "2", "durationMs": 1},
+        ]
+    }
+    assert min(search.tempo_sightings(tempo, newest=True))[1].trace_id.endswith("b")
+    assert alerts.question(alert(relay_order="newest")).newest
+
+
 def test_jaeger_is_asked_for_tags_and_duration() -> None:
     """Times and durations in microseconds."""
     question = Question(service="api", tags={"error": "true"}, min_seconds=0.2, window=60)

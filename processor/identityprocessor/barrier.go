@@ -41,10 +41,10 @@ func (m marks) with(other marks) marks {
 
 // marksOf reads a span's marks; r holds its attributes.
 func (v *vocabulary) marksOf(span ptrace.Span, r *reading) (m marks) {
-	if r.set&(1<<v.edge) != 0 && r.values[v.edge].AsString() == "true" {
+	if r.has(v.edge) && r.texts[v.edge] == "true" {
 		m |= markEdge
 	}
-	if r.set&(1<<v.scope) != 0 {
+	if r.has(v.scope) {
 		m |= markScope
 	}
 	if span.Kind() == ptrace.SpanKindConsumer && span.Links().Len() > 0 {

@@ -56,13 +56,13 @@ func (m *memory) recall(batch ptrace.Traces, now time.Duration) []*hold {
 // survey remembers all spans before any is judged, because parents often stand after their
 // children. It shows each that has a place in a tree, and says whether it lacks a group.
 func (m *memory) survey(batch ptrace.Traces, now time.Duration, show func(c *candidate, lacking bool)) (spans int) {
-	var inResource, inSpan reading
 	var c candidate
+	inResource, inSpan := &m.rules.inResource, &m.rules.inSpan
 	for _, rs := range batch.ResourceSpans().All() {
-		m.rules.read(rs.Resource().Attributes(), &inResource)
-		s := surveyor{memory: m, now: now, resource: &inResource, span: &inSpan}
+		m.rules.read(rs.Resource().Attributes(), inResource)
+		s := surveyor{memory: m, now: now, resource: inResource, span: inSpan}
 		s.service = m.rules.remote.serviceOf(rs.Resource().Attributes())
-		s.own = m.rules.own(&inResource, &reading{}, &claims{})
+		s.own = m.rules.own(inResource, &reading{}, &claims{}, nil)
 		for _, ss := range rs.ScopeSpans().All() {
 			for _, c.span = range ss.Spans().All() {
 				c.position = spans
@@ -99,8 +99,8 @@ func (s *surveyor) see(c *candidate) (placed, lacking bool) {
 	a := arrival{
 		trace: c.span.TraceID(), id: c.span.SpanID(), parent: c.span.ParentSpanID(),
 		service: s.service, marks: s.rules.marksOf(c.span, s.span), keep: keep,
-		own: s.rules.own(s.span, s.resource, &s.own),
 	}
+	a.own = s.rules.own(s.span, s.resource, &s.own, s.trace(a.trace, s.now))
 	c.trace, c.node = s.observe(&a, s.now)
 	c.own = a.own
 	if c.trace.kept && !keep {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/bits"
+	"strings"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 
@@ -113,6 +114,16 @@ func (id *identity) stamp(attributes pcommon.Map, names []string) {
 	}
 }
 
+func empty(value pcommon.Value) bool {
+	switch value.Type() {
+	case pcommon.ValueTypeEmpty:
+		return true
+	case pcommon.ValueTypeStr:
+		return value.Str() == ""
+	}
+	return false
+}
+
 // stamp adds what is taken to a span's attributes, and marks the origin when a group that holds is
 // among it, or anything inferred.
 func (s *stamps) stamp(attributes pcommon.Map, words *vocabulary) {
@@ -154,90 +165,124 @@ func (s *stamps) makeRoom(attributes pcommon.Map) {
 // reader turns attributes into interned identities.
 type reader struct {
 	*vocabulary
-	identities catalog[identity]
-	last       [64]*identity // by the key's bit: neighbours mostly say the same
-	code       []byte        // scratch
+	catalogs   [maxGroups]catalog[identity]
+	last       [maxGroups]*identity // neighbours mostly say the same
+	nursery    nursery
+	inResource reading // scratch, as the following ones
+	inSpan     reading
+	code       []byte
 }
 
-// own reads the groups of a span: what it carries over what its resource carries.
-func (r *reader) own(span, resource *reading, inResource *claims) claims {
+// own reads the groups of a span: what it carries over what its resource carries. It looks first
+// among what neighbours in the trace carry.
+func (r *reader) own(span, resource *reading, inResource *claims, t *trace) claims {
 	own := *inResource
 	for g := range r.groups {
 		if span.set&r.groups[g].mask != 0 {
-			own[g] = r.identity(&r.groups[g], span, resource)
+			own[g] = r.identity(g, span, resource, t)
 		}
 	}
 	return own
 }
 
-// identity interns one group. The resource adds nothing when its key is another one: its members
-// then belong to somebody else.
-func (r *reader) identity(g *group, span, resource *reading) *identity {
-	top, below := span.set&g.mask, resource.set&g.mask
-	if top&below&g.key != 0 {
-		key := bits.TrailingZeros64(g.key)
-		if !span.values[key].Equal(resource.values[key]) {
-			below = 0
-		}
-	}
-	value := func(bit uint8) pcommon.Value {
-		if top&(1<<bit) != 0 {
-			return span.values[bit]
-		}
-		return resource.values[bit]
-	}
-	return r.intern(g, top|below, value)
-}
-
-func (r *reader) intern(g *group, set uint64, value func(bit uint8) pcommon.Value) *identity {
-	if set == 0 {
+// identity interns one group.
+func (r *reader) identity(g int, span, resource *reading, t *trace) *identity {
+	s := r.groups[g].stated(span, resource)
+	if s.set == 0 {
 		return nil
 	}
+	if last := r.last[g]; last != nil && last.isSaidBy(&s) {
+		return last
+	}
+	known := t.familiar(&s)
+	if known == nil {
+		known = r.intern(g, &s)
+	}
+	r.last[g] = known
+	return known
+}
+
+// intern finds or adds an identity among those of all traces.
+func (r *reader) intern(g int, s *statement) *identity {
 	r.code = r.code[:0]
-	for rest := set; rest != 0; rest &= rest - 1 {
+	for rest := s.set; rest != 0; rest &= rest - 1 {
 		bit := uint8(bits.TrailingZeros64(rest))
-		r.code = appendValue(append(r.code, bit), value(bit))
+		from := s.from(bit)
+		r.code = appendText(append(r.code, bit, byte(from.kinds[bit])), from.texts[bit])
 	}
 	if len(r.code) > maxIdentityBytes {
 		return unusable
 	}
-	last := &r.last[bits.TrailingZeros64(g.key)]
-	if *last != nil && (*last).code == string(r.code) {
-		return *last
-	}
-	if known := r.identities.find(r.code); known != nil {
-		*last = known
+	if known := r.catalogs[g].find(r.code); known != nil {
 		return known
 	}
-	id := &identity{code: string(r.code), others: othersIn(set, value)}
-	id.explicit = set&g.key != 0 || g.anonymousIn(value, set)
-	r.identities.put(id.code, id)
-	*last = id
+	id := r.nursery.identity()
+	*id = identity{code: r.nursery.text(r.code), others: s.others()}
+	id.explicit = s.set&r.groups[g].key != 0 || s.anonymous(&r.groups[g])
+	r.catalogs[g].put(id.code, id)
 	return id
 }
 
-// othersIn copies the values that are no strings, because those of a batch do not outlive it.
-func othersIn(set uint64, value func(bit uint8) pcommon.Value) *[]pcommon.Value {
+// Sizes of a nursery's blocks. One identity that lives long keeps its neighbours.
+const nurseryIdentities, nurseryBytes = 32, 1024
+
+// nursery makes identities in blocks: there is one for each request, and the garbage collector
+// looks at every object.
+type nursery struct {
+	identities []identity
+	texts      strings.Builder
+}
+
+func (n *nursery) identity() *identity {
+	if len(n.identities) == 0 {
+		n.identities = make([]identity, nurseryIdentities)
+	}
+	id := &n.identities[0]
+	n.identities = n.identities[1:]
+	return id
+}
+
+func (n *nursery) text(code []byte) string {
+	if n.texts.Cap()-n.texts.Len() < len(code) {
+		n.texts.Reset()
+		n.texts.Grow(max(nurseryBytes, len(code)))
+	}
+	start := n.texts.Len()
+	n.texts.Write(code)
+	return n.texts.String()[start:]
+}
+
+// isSaidBy says whether the identity is exactly what a span says.
+func (id *identity) isSaidBy(s *statement) bool {
+	var m member
+	rest := id.code
+	for left := s.set; left != 0; left &= left - 1 {
+		if rest == "" {
+			return false
+		}
+		m, rest = cutMember(rest)
+		bit := uint8(bits.TrailingZeros64(left)) & 63
+		if from := s.from(bit); m.bit != bit || m.kind != from.kinds[bit] || m.text != from.texts[bit] {
+			return false
+		}
+	}
+	return rest == ""
+}
+
+// others copies the values that are no strings, because those of a batch do not outlive it.
+func (s *statement) others() *[]pcommon.Value {
 	var others []pcommon.Value
-	for ; set != 0; set &= set - 1 {
-		if v := value(uint8(bits.TrailingZeros64(set))); v.Type() != pcommon.ValueTypeStr {
+	for set := s.set; set != 0; set &= set - 1 {
+		bit := uint8(bits.TrailingZeros64(set))
+		if from := s.from(bit); from.kinds[bit] != pcommon.ValueTypeStr {
 			others = append(others, pcommon.NewValueEmpty())
-			v.CopyTo(others[len(others)-1])
+			from.values[bit].CopyTo(others[len(others)-1])
 		}
 	}
 	if others == nil {
 		return nil
 	}
 	return &others
-}
-
-// appendValue writes a value so that no two different values share their bytes.
-func appendValue(code []byte, value pcommon.Value) []byte {
-	code = append(code, byte(value.Type()))
-	if value.Type() == pcommon.ValueTypeStr {
-		return appendText(code, value.Str())
-	}
-	return appendText(code, value.AsString())
 }
 
 // appendText writes a text with its length, which fits where the whole is within bounds.
@@ -249,24 +294,44 @@ func appendText(code []byte, text string) []byte {
 // catalogSize is how many entries a catalog keeps at least, and half of what it keeps at most.
 const catalogSize = 16384
 
+// catalogPatience is how many codes in a row may be new before only one in sixteen is catalogued:
+// request ids never come again in another trace.
+const catalogPatience = 1024
+
 // catalog interns values by their code. It forgets in two generations what is no longer asked
 // for, so equal values may have two pointers: compare codes where pointers differ.
 type catalog[T any] struct {
 	recent, older map[string]*T
+	misses        int // in a row
 }
 
+// skips says that a code is probably new. Which ones are looked up all the same depends on the
+// code, so that it shows when codes begin to come again.
+func (c *catalog[T]) skips(last byte) bool { return c.misses > catalogPatience && last&15 != 0 }
+
 func (c *catalog[T]) find(code []byte) *T {
-	if known := c.recent[string(code)]; known != nil {
-		return known
+	if c.skips(code[len(code)-1]) {
+		return nil
 	}
-	known := c.older[string(code)]
-	if known != nil {
-		c.put(string(code), known)
+	known := c.recent[string(code)]
+	if known == nil {
+		if known = c.older[string(code)]; known == nil {
+			c.misses++
+			return nil
+		}
+		c.add(string(code), known)
 	}
+	c.misses = 0
 	return known
 }
 
 func (c *catalog[T]) put(code string, value *T) {
+	if !c.skips(code[len(code)-1]) {
+		c.add(code, value)
+	}
+}
+
+func (c *catalog[T]) add(code string, value *T) {
 	if c.recent == nil || len(c.recent) >= catalogSize {
 		c.older, c.recent = c.recent, map[string]*T{}
 	}

@@ -31,22 +31,24 @@ func TestMemoryOfARememberedSpan(t *testing.T) {
 			for n := range traces {
 				require.NoError(t, p.ConsumeTraces(context.Background(), ordinaryTrace(n, spans)))
 			}
-			each := float64(liveHeap()-before) / float64(traces*spans)
-			t.Logf("%d traces of %d spans: %.1f bytes for each remembered span", traces, spans, each)
+			after := liveHeap()
+			each := float64(after.HeapAlloc-before.HeapAlloc) / float64(traces*spans)
+			objects := float64(after.HeapObjects-before.HeapObjects) / float64(traces)
+			t.Logf("%d traces of %d spans: %.1f bytes for each remembered span, %.1f objects for each trace", traces, spans, each, objects)
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			assert.Equal(t, traces*spans, p.memory.spans)
 			assert.Less(t, each, 100.0)
+			assert.Less(t, objects, 3+float64(spans)/10, "the garbage collector looks at each: they cost more than everything else here")
 		})
 	}
 }
 
-func liveHeap() uint64 {
+func liveHeap() (stats runtime.MemStats) {
 	runtime.GC()
 	runtime.GC()
-	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
-	return stats.HeapAlloc
+	return stats
 }
 
 func ordinaryTrace(n, spans int) ptrace.Traces {

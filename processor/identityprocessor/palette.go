@@ -9,21 +9,62 @@ type number uint16
 // mostly share theirs, and an entry that is there twice does no harm.
 const paletteSearch = 8
 
-// palette numbers what the nodes of one trace have in common.
-type palette[T any] []*T
+// palette numbers what the nodes of one trace have in common. Most traces have one organisation
+// and one request, so the first two need no memory of their own.
+type palette[T any] struct {
+	first, second *T
+	more          []*T
+}
+
+func (p *palette[T]) size() int {
+	switch {
+	case p.first == nil:
+		return 0
+	case p.second == nil:
+		return 1
+	}
+	return 2 + len(p.more)
+}
+
+func (p *palette[T]) at(i int) *T {
+	switch i {
+	case 0:
+		return p.first
+	case 1:
+		return p.second
+	}
+	return p.more[i-2]
+}
+
+// newest finds one of the newest entries.
+func (p *palette[T]) newest(wanted func(*T) bool) (i int, ok bool) {
+	size := p.size()
+	for i := size - 1; i >= max(0, size-paletteSearch); i-- {
+		if wanted(p.at(i)) {
+			return i, true
+		}
+	}
+	return 0, false
+}
 
 // number finds or adds a value. Numbers begin at first; there are not arbitrarily many.
 func (p *palette[T]) number(value *T, first int) (n number, ok bool) {
-	for i := len(*p) - 1; i >= max(0, len(*p)-paletteSearch); i-- {
-		if (*p)[i] == value {
-			return number(first + i), true
-		}
+	if i, known := p.newest(func(entry *T) bool { return entry == value }); known {
+		return number(first + i), true
 	}
-	if first+len(*p) > math.MaxUint16 {
+	size := p.size()
+	if first+size > math.MaxUint16 {
 		return 0, false
 	}
-	*p = appendTight(*p, value)
-	return number(first + len(*p) - 1), true
+	switch size {
+	case 0:
+		p.first = value
+	case 1:
+		p.second = value
+	default:
+		p.more = appendTight(p.more, value)
+	}
+	return number(first + size), true
 }
 
 // appendTight is append that grows by a half. Most traces are small, and there are many.

@@ -20,6 +20,7 @@ const (
 	benchTraces     = 10
 	benchSpans      = 15
 	benchAttributes = 15
+	benchParts      = 20
 )
 
 // All spans carry their identity: what everybody pays.
@@ -33,6 +34,49 @@ func BenchmarkPassCompleted(b *testing.B) {
 // One trace in ten has a span that takes its identity within the batch.
 func BenchmarkPassFewCompleted(b *testing.B) {
 	benchmarkBatches(b, func(trace, span int) bool { return trace == 0 && span > 0 })
+}
+
+// What a gateway gets: batches of one service, with its part of many traces whose other parts come
+// with other batches. Each trace has a request of its own.
+func BenchmarkPassParts(b *testing.B) {
+	const spansInPart, partsInTrace, tracesAtOnce = 5, 3, 300
+	p := start(b, benchConfig(), consumertest.NewNop())
+	template := ptrace.NewTraces()
+	benchBatch(nil).ResourceSpans().At(0).Resource().CopyTo(template.ResourceSpans().AppendEmpty().Resource())
+	spans := template.ResourceSpans().At(0).ScopeSpans().AppendEmpty().Spans()
+	for range benchParts {
+		for s := range spansInPart {
+			benchSpan(spans.AppendEmpty(), 0, s, false)
+		}
+	}
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		b.StopTimer()
+		scratch := ptrace.NewTraces()
+		template.CopyTo(scratch)
+		for i, span := range spansIn(scratch).All() {
+			part := n*benchParts + i/spansInPart
+			round, place := part/(tracesAtOnce*partsInTrace), part%(tracesAtOnce*partsInTrace)
+			place, trace := place/tracesAtOnce, round*tracesAtOnce+place%tracesAtOnce
+			repart(span, trace, place*spansInPart+i%spansInPart)
+		}
+		n++
+		b.StartTimer()
+		require.NoError(b, p.ConsumeTraces(context.Background(), scratch))
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*benchParts*spansInPart), "ns/span")
+}
+
+// repart makes a span of the template the one at this place of this trace.
+func repart(span ptrace.Span, trace, place int) {
+	id := span.TraceID()
+	binary.BigEndian.PutUint64(id[:8], uint64(trace)*0x9e3779b97f4a7c15)
+	span.SetTraceID(id)
+	span.SetSpanID(pcommon.SpanID{7: byte(place + 1)})
+	span.SetParentSpanID(pcommon.SpanID{7: byte((place + 1) / 2)})
+	span.Attributes().PutStr(semconv.SaasRequestID, fmt.Sprintf("0199f0a2-6a3c-7bd2-9f0e-%012d", trace))
+	span.Attributes().PutStr(semconv.SaasOrgID, fmt.Sprintf("org-%04d", trace%500))
 }
 
 func benchmarkBatches(b *testing.B, lacks func(trace, span int) bool) {

@@ -73,7 +73,19 @@ func (t *trace) identityOf(n number) *identity {
 	if int(n) < len(stops) {
 		return stops[n]
 	}
-	return t.identities[int(n)-len(stops)]
+	return t.identities.at(int(n) - len(stops))
+}
+
+// familiar finds what a span says among the newest identities of the trace. No trace has none.
+func (t *trace) familiar(s *statement) *identity {
+	if t == nil {
+		return nil
+	}
+	i, ok := t.identities.newest(func(id *identity) bool { return id.isSaidBy(s) })
+	if !ok {
+		return nil
+	}
+	return t.identities.at(i)
 }
 
 // numberOf numbers an identity. One too many is no source, like one that is too large.
@@ -95,7 +107,7 @@ func (t *trace) serviceOf(at *node) *service {
 	if at.service == 0 {
 		return nil
 	}
-	return t.services[at.service-1]
+	return t.services.at(int(at.service) - 1)
 }
 
 // numberOfService numbers a service; one too many shares with nobody.

@@ -20,7 +20,7 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
 from opentelemetry.trace import get_current_span
 
 from otel_shim import _semconv as semconv
-from otel_shim import calendars
+from otel_shim import calendars, feeds
 from otel_shim._guard import guarded
 from otel_shim.capture.patches import Patches
 from otel_shim.signals import calendar_requests
@@ -66,7 +66,7 @@ class Caldav:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._failures: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._failures: OrderedDict[tuple[int, ...], None] = OrderedDict()
 
     def listed(
         self, wrapped: Any, calendar: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -188,7 +188,8 @@ class Caldav:
     def _failed(self, args: tuple[Any, ...]) -> None:
         """Count an item that cannot be read, once for each piece of work that looks at it."""
         work = get_current_span().get_span_context().span_id
-        item = (work, hash(args[0]) if args else 0)
+        content = args[0] if args and isinstance(args[0], (str, bytes)) else b""
+        item = (work, *feeds.fingerprint(content))
         if item not in self._failures:
             self._failures[item] = None
             while len(self._failures) > _REMEMBERED_FAILURES:

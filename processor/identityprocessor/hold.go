@@ -21,6 +21,7 @@ type hold struct {
 	own    claims
 	stamps stamps        // what it takes, once it leaves
 	since  time.Duration // when it was received
+	due    time.Duration // when it could leave
 	number uint64        // in order of admission
 	size   int64
 	reason reason        // why it waits no longer
@@ -61,6 +62,7 @@ type origin struct {
 // the next consumer yet.
 type holding struct {
 	limit     int64
+	now       func() time.Duration
 	byArrival list.List // of *hold, the oldest in front
 	byQuiet   list.List // of *trace with waiting spans, the longest quiet in front
 	due       []*hold
@@ -93,7 +95,7 @@ func (w *holding) admit(h *hold) {
 // dismiss makes a waiting span due.
 func (w *holding) dismiss(h *hold, why reason) {
 	w.byArrival.Remove(h.place)
-	h.place, h.reason = nil, why
+	h.place, h.reason, h.due = nil, why, w.now()
 	w.move(h)
 	w.due = append(w.due, h)
 	h.unlink()

@@ -385,6 +385,23 @@ func TestTelemetryAddsUp(t *testing.T) {
 	assert.Positive(t, bytes)
 }
 
+// A span that its ancestor released leaves as soon as the batch that brought the ancestor is taken.
+func TestReleaseFollowsTheAncestorsBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const took = 20 * time.Millisecond
+		b := newBench(t, nil)
+		b.send(t, unknown(2, 1))
+		time.Sleep(1100 * time.Millisecond) // between two looks of the ticker
+		b.sink.meanwhile = func() { time.Sleep(took) }
+		b.send(t, known(1, 0))
+		found, err := b.telemetry.GetMetric("otelcol_processor_identity_release_duration")
+		require.NoError(t, err)
+		point := found.Data.(metricdata.Histogram[float64]).DataPoints[0]
+		assert.Equal(t, uint64(1), point.Count)
+		assert.InDelta(t, took.Seconds(), point.Sum, 1e-9)
+	})
+}
+
 func TestConflictsAreCounted(t *testing.T) {
 	b := newBench(t, nil)
 	other := known(1, 0)

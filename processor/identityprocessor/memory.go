@@ -26,7 +26,7 @@ type memory struct {
 	maxSpansPerTrace int
 }
 
-func newMemory(cfg *Config) *memory {
+func newMemory(cfg *Config, now func() time.Duration) *memory {
 	return &memory{
 		rules: &rules{
 			reader: reader{vocabulary: newVocabulary(cfg)},
@@ -36,7 +36,7 @@ func newMemory(cfg *Config) *memory {
 		traces:           map[pcommon.TraceID]*trace{},
 		lapses:           make(lapses, lapsesPerTrace*cfg.MaxTraces),
 		kept:             marked{ttl: cfg.TTL, most: cfg.MaxTraces},
-		holding:          holding{limit: cfg.MaxHeldBytes},
+		holding:          holding{limit: cfg.MaxHeldBytes, now: now},
 		quiet:            cfg.Quiet,
 		wait:             cfg.Wait,
 		ttl:              cfg.TTL,
@@ -201,6 +201,7 @@ func (m *memory) depart(holds []*hold, now time.Duration) {
 		m.holding.drop(h)
 		m.tally.departures.add(&h.stamps)
 		m.tally.holds = append(m.tally.holds, now-h.since)
+		m.tally.releases = append(m.tally.releases, now-h.due)
 	}
 }
 

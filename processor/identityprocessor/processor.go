@@ -71,8 +71,9 @@ var _ processor.Traces = (*identityProcessor)(nil)
 func newProcessor(set processor.Settings, cfg *Config, next consumer.Traces) (*identityProcessor, error) {
 	p := &identityProcessor{
 		cfg: cfg, next: next, id: set.ID, logger: set.Logger,
-		epoch: time.Now(), memory: newMemory(cfg), done: make(chan struct{}),
+		epoch: time.Now(), done: make(chan struct{}),
 	}
+	p.memory = newMemory(cfg, p.now)
 	var err error
 	p.reporter, err = newReporter(set, p.memory.rules.groups)
 	return p, err

@@ -83,9 +83,10 @@ type tally struct {
 	seen, passed, conflicts, rejected int64
 	restored, storage                 int64
 
-	change  levels
-	evicted [reasons]int64
-	holds   []time.Duration
+	change   levels
+	evicted  [reasons]int64
+	holds    []time.Duration // from received to taken by the next consumer
+	releases []time.Duration // from due to taken
 }
 
 // reporter feeds the generated instruments.
@@ -136,6 +137,9 @@ func (r *reporter) report(ctx context.Context, t *tally) {
 	}
 	for _, held := range t.holds {
 		r.ProcessorIdentityHoldDuration.Record(ctx, held.Seconds())
+	}
+	for _, took := range t.releases {
+		r.ProcessorIdentityReleaseDuration.Record(ctx, took.Seconds())
 	}
 }
 

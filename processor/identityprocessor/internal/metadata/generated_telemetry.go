@@ -28,6 +28,7 @@ type TelemetryBuilder struct {
 	registrations                     []metric.Registration
 	ProcessorIdentityHeldBytes        metric.Int64UpDownCounter
 	ProcessorIdentityHoldDuration     metric.Float64Histogram
+	ProcessorIdentityReleaseDuration  metric.Float64Histogram
 	ProcessorIdentitySpanConflicts    metric.Int64Counter
 	ProcessorIdentitySpansCompleted   metric.Int64Counter
 	ProcessorIdentitySpansHeld        metric.Int64UpDownCounter
@@ -81,6 +82,13 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithDescription("How long held spans were held; its count is the number of spans that were held and have left. [Development]"),
 		metric.WithUnit("s"),
 		metric.WithExplicitBucketBoundaries([]float64{0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 7.5, 10, 15, 30}...),
+	)
+	errs = errors.Join(errs, err)
+	builder.ProcessorIdentityReleaseDuration, err = builder.meter.Float64Histogram(
+		"otelcol_processor_identity_release_duration",
+		metric.WithDescription("How long held spans took to leave once they could, because their ancestor had come or a limit was reached. It grows when the next consumer is slow or refuses. [Development]"),
+		metric.WithUnit("s"),
+		metric.WithExplicitBucketBoundaries([]float64{0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 10}...),
 	)
 	errs = errors.Join(errs, err)
 	builder.ProcessorIdentitySpanConflicts, err = builder.meter.Int64Counter(

@@ -21,6 +21,7 @@ func TestSetupTelemetry(t *testing.T) {
 	defer tb.Shutdown()
 	tb.ProcessorIdentityHeldBytes.Add(context.Background(), 1)
 	tb.ProcessorIdentityHoldDuration.Record(context.Background(), 1)
+	tb.ProcessorIdentityReleaseDuration.Record(context.Background(), 1)
 	tb.ProcessorIdentitySpanConflicts.Add(context.Background(), 1)
 	tb.ProcessorIdentitySpansCompleted.Add(context.Background(), 1)
 	tb.ProcessorIdentitySpansHeld.Add(context.Background(), 1)
@@ -36,6 +37,9 @@ func TestSetupTelemetry(t *testing.T) {
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualProcessorIdentityHoldDuration(t, testTel,
+		[]metricdata.HistogramDataPoint[float64]{{}}, metricdatatest.IgnoreValue(),
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualProcessorIdentityReleaseDuration(t, testTel,
 		[]metricdata.HistogramDataPoint[float64]{{}}, metricdatatest.IgnoreValue(),
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualProcessorIdentitySpanConflicts(t, testTel,

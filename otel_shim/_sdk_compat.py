@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib import import_module
@@ -325,6 +326,32 @@ def use_metric_storage(provider: MeterProvider, reader: MetricReader, storage: A
     consumer = provider._measurement_consumer
     with consumer._lock:
         consumer._reader_storages = {**consumer._reader_storages, reader: storage}
+
+
+def start_metrics_afresh(provider: MeterProvider) -> None:
+    """In a forked child: drop what the parent counted, and locks that a thread of it held.
+
+    The SDK's own hook does neither (opentelemetry-python#4345): a child would report the parent's counts
+    again as its own, and one that was forked during a collection would never collect.
+    """
+    consumer = provider._measurement_consumer
+    consumer._lock = threading.Lock()
+    fresh: dict[Any, Any] = {}
+    for reader, storage in consumer._reader_storages.items():
+        if hasattr(reader, "_export_lock"):
+            reader._export_lock = threading.Lock()
+        fresh[reader] = _emptied(storage)
+    consumer._reader_storages = fresh
+
+
+def _emptied(storage: Any) -> Any:
+    if type(storage) is not MetricReaderStorage:  # one of our own looks after itself
+        return storage
+    return MetricReaderStorage(
+        storage._sdk_config,
+        storage._instrument_class_temporality,
+        storage._instrument_class_aggregation,
+    )
 
 
 def boundaries(instrument: Any) -> tuple[float, ...]:

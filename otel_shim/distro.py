@@ -47,7 +47,7 @@ from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
 from otel_shim.environment_variables import OTEL_SHIM_SECRET
-from otel_shim.signals import calendars, encoding, export, logs, sampling, termination
+from otel_shim.signals import calendars, encoding, export, forks, logs, sampling, termination
 from otel_shim.signals import queues as queue_metrics
 from otel_shim.signals.jobs import JobMetrics
 from otel_shim.signals.metrics import RequestMetrics
@@ -172,6 +172,7 @@ def _metrics() -> RequestMetrics | None:
         return None
     jobs.use_recorder(JobMetrics(meters))
     queue_metrics.install(meters)
+    forks.count_for_itself(meters)
     return RequestMetrics(meters)
 
 

@@ -12,6 +12,7 @@ open where a task is sent by its name only or cannot be sent (see docs/decisions
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -28,14 +29,18 @@ from otel_shim._guard import guarded
 from otel_shim.capture import celery_queue, deliveries
 from otel_shim.capture.deliveries import ENQUEUED_AT, QUEUE, Delivery
 from otel_shim.capture.patches import Patches
+from otel_shim.jobs import Course
 from otel_shim.signals import export
 
 _SYSTEM = semconv.SAAS_JOB_SYSTEM_CELERY
 _BY_BEAT = "celery_beat_task"
 _EXIT_SECONDS = 2.0
 """How long the end of a pool's process waits for its last telemetry."""
-_TIMEOUTS = ("SoftTimeLimitExceeded", "TimeLimitExceeded")
-_KILLED = ("WorkerLostError", "Terminated")
+_KILLED = (SystemExit, KeyboardInterrupt)
+"""What a signal to end becomes in a process of the pool; soon after, it is killed."""
+_LOST = ("WorkerLostError", "Terminated", "SystemExit", "KeyboardInterrupt")
+_in_pool = False
+"""Whether this is a process of the pool, whose end the worker's main process sees."""
 
 
 class CeleryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -167,10 +172,14 @@ def _trigger(retries: int, by_beat: bool) -> str:
 def _postrun(task_id: Any = None, state: Any = None, retval: Any = None, **_: Any) -> None:
     taken = deliveries.taken_here(str(task_id))
     if taken is None:
-        return
+        return None
     error = _error(state, retval)
-    kind = type(error).__name__
-    taken.end(error, semconv.SAAS_JOB_OUTCOME_TIMEOUT if kind in _TIMEOUTS else None)
+    if _in_pool and isinstance(
+        error, _KILLED
+    ):  # the worker's main process tells of it, in any case
+        return taken.leave()
+    timed_out = type(error).__name__ == "SoftTimeLimitExceeded"
+    return taken.end(error, semconv.SAAS_JOB_OUTCOME_TIMEOUT if timed_out else None)
 
 
 def _error(state: Any, retval: Any) -> BaseException | None:
@@ -207,28 +216,19 @@ def _lost_by(request: Any, exc_info: Any) -> None:
     error = getattr(exc_info, "exception", None)
     error = getattr(error, "exc", error)
     kind = type(error).__name__
-    if kind in _KILLED:
+    if kind in _LOST:
         _lost(request, kind, semconv.SAAS_JOB_OUTCOME_FAILURE)
 
 
 @guarded(default=None)
 def _lost(request: Any, kind: str, outcome: str) -> None:
-    """Tell of a run what its own process can tell no more: a span of no length, and the outcome."""
+    """Tell of a run what its own process can tell no more; when it began, the pool has said."""
     delivery = _delivery(request.task, str(request.id), dict(request.request_dict))
-    taken = deliveries.take(delivery, quiet=True)
-    if taken is not None:
-        taken.end(_killed(kind), outcome)
-        queues.finished(delivery.queue)
-
-
-class _Killed(Exception):
-    """Stands for what killed a process; it is only looked at for its type."""
-
-
-def _killed(kind: str) -> Exception:
-    """An error of a type of this name."""
-    error: Exception = type(kind, (_Killed,), {})()
-    return error
+    now = time.time()
+    began = request.time_start or now
+    course = Course(began, max(0.0, now - began), outcome, kind)
+    jobs.took_place(deliveries.related(delivery), course)
+    queues.finished(delivery.queue)
 
 
 # --- processes -----------------------------------------------------------------------------------------
@@ -242,6 +242,8 @@ def _worker_ready(sender: Any = None, **_: Any) -> None:
 
 @guarded(default=None)
 def _pool_process_started(**_: Any) -> None:
+    global _in_pool
+    _in_pool = True
     queues.silence()
 
 

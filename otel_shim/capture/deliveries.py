@@ -226,12 +226,11 @@ def moment(value: Any) -> float | None:
 class Taken:
     """A message that a worker works on: the run of its job, in a context of its own."""
 
-    def __init__(self, delivery: Delivery, quiet: bool) -> None:
+    def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
-        self.work: Work | None = jobs.start_run(_related(delivery))
+        self.work: Work | None = jobs.start_run(related(delivery))
         inside = self.work.inside if self.work is not None else Context()
         self._token: Token[Context] | None = attach(set_value(_TAKEN, self, inside))
-        self._quiet = quiet
         self._waited()
 
     @guarded(default=None)
@@ -240,23 +239,26 @@ class Taken:
         since, now = self.delivery.since(), time.time()
         if since is None:
             return
-        if not self._quiet:
-            queues.taken(self.delivery.queue, now - since)
+        queues.taken(self.delivery.queue, now - since)
         if self.delivery.producer is not None:
             _show_wait(self.delivery, min(since, now), now, self.work)
 
     @guarded(default=None)
     def end(self, error: BaseException | None = None, outcome: str | None = None) -> None:
         """The work is done, well or not."""
+        self.leave()
+        jobs.end_run(self.work, error, outcome)
+        queues.finished(self.delivery.queue)
+
+    def leave(self) -> None:
+        """Go back to the context of before; where another process tells of the end, that is all."""
         if self._token is not None:
             context.leave(self._token)
             self._token = None
-        jobs.end_run(self.work, error, outcome)
-        if not self._quiet:
-            queues.finished(self.delivery.queue)
 
 
-def _related(delivery: Delivery) -> Run:
+def related(delivery: Delivery) -> Run:
+    """The run of a message's job, and how it refers to the producer."""
     if relation() == "parent":
         return replace(delivery.run(), parent=delivery.producer)
     return replace(delivery.run(), link=delivery.producer)
@@ -278,9 +280,9 @@ def _show_wait(delivery: Delivery, since: float, until: float, work: Work | None
 
 
 @guarded(default=None)
-def take(delivery: Delivery, quiet: bool = False) -> Taken | None:
-    """Begin to work on a message; ``quiet`` where another process counts what this one does."""
-    return Taken(delivery, quiet)
+def take(delivery: Delivery) -> Taken | None:
+    """Begin to work on a message."""
+    return Taken(delivery)
 
 
 def taken_here(message_id: str) -> Taken | None:

@@ -1,0 +1,84 @@
+"""otel_shim.signals.forks: what a forked process counts, and that it can."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from otel_shim.signals import forks
+
+SECONDS = 20
+
+
+def values(reader: InMemoryMetricReader) -> dict[str, float]:
+    data = reader.get_metrics_data()
+    return {
+        metric.name: metric.data.data_points[0].value  # type: ignore[union-attr]
+        for resource in (data.resource_metrics if data else ())
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+
+
+def in_child(work: Callable[[], object]) -> str:
+    """What a forked process finds; empty where it did not come to an end."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answer = threading.Thread(
+            target=lambda: os.write(writing, repr(work()).encode()), daemon=True
+        )
+        answer.start()
+        answer.join(SECONDS)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        found = pipe.read()
+    os.waitpid(child, 0)
+    return found
+
+
+def test_a_child_counts_from_nothing() -> None:
+    """What the parent counted is not reported again by each of its children."""
+    reader = InMemoryMetricReader()
+    meters = MeterProvider([reader])
+    forks.count_for_itself(meters)
+    counter = meters.get_meter("app").create_counter("uses")
+    counter.add(5)
+
+    def work() -> dict[str, float]:
+        counter.add(2)
+        return values(reader)
+
+    assert in_child(work) == "{'uses': 2}"
+    assert values(reader) == {"uses": 5}
+
+
+def test_a_child_of_a_collection_collects() -> None:
+    """A process that is forked while metrics are collected can collect its own."""
+    asked, answer = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    def observe(_: CallbackOptions) -> list[Observation]:
+        if os.getpid() == parent:
+            asked.set()
+            assert answer.wait(SECONDS)
+        return [Observation(3)]
+
+    collected, childs = InMemoryMetricReader(), InMemoryMetricReader()
+    meters = MeterProvider([collected, childs])
+    forks.count_for_itself(meters)
+    meters.get_meter("app").create_observable_gauge("depth", [observe])
+    collecting = threading.Thread(target=collected.collect)
+    collecting.start()
+    assert asked.wait(SECONDS)
+    try:
+        assert in_child(lambda: values(childs)) == "{'depth': 3}"
+    finally:
+        answer.set()
+        collecting.join()

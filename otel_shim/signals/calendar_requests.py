@@ -26,7 +26,7 @@ from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, S
 from opentelemetry.semconv.attributes.url_attributes import URL_FULL, URL_SCHEME
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from otel_shim import context
+from otel_shim import calendars, context
 from otel_shim._guard import guarded
 from otel_shim.model import Scalar
 from otel_shim.signals.calendars import Recorder, running_now
@@ -108,8 +108,8 @@ class Request:
     @guarded(default=None)
     def failed(self, error: BaseException) -> None:
         """There was no answer, or one that its library makes an error."""
-        status = getattr(error, "status", None)
-        if type(status) is int:
+        status = calendars.status_of(error)
+        if status is not None:
             return self._end(status, 0, str(status))
         return self._end(None, 0, type(error).__qualname__)
 

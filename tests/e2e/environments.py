@@ -25,6 +25,8 @@ class Environment:
     """The version of Python, as ``3.13``; empty for the one that runs the tests."""
     locked: bool = True
     """Whether it starts from uv.lock; else from what the index gives today."""
+    group: str = "saas-api"
+    """The dependency group of the application, where it starts from uv.lock."""
 
     @functools.cached_property
     def path(self) -> Path:
@@ -44,6 +46,8 @@ SQLALCHEMY_2_0 = Environment("sqlalchemy-2.0", ("sqlalchemy==2.0.58",))
 """The newest 2.0, which most applications run on."""
 CONTRIB_FASTAPI = Environment("contrib-fastapi", ("fastapi==0.141.1", "sqlalchemy==2.0.58"))
 """The newest FastAPI without telemetry of its own, so that the official instrumentor does the work."""
+JOBS = Environment("jobs", group="saas-jobs")
+"""With what the sample's scheduler needs: urllib3-future stands in the place of urllib3."""
 
 
 def make(environment: Environment) -> Environment:
@@ -65,7 +69,7 @@ def _fill(environment: Environment, wheel: Path) -> None:
     if environment.locked:
         locked = run_uv(
             *("export", "--frozen", "--quiet", "--no-emit-project", "--no-default-groups"),
-            *("--group", "saas-api"),
+            *("--group", environment.group),
         )
         _install(python, "--requirements", "-", stdin=locked)
         _install(python, "--no-deps", str(wheel))

@@ -23,7 +23,7 @@ from otel_shim import _semconv as semconv
 from otel_shim import calendars, feeds
 from otel_shim._guard import guarded
 from otel_shim.capture.patches import Patches
-from otel_shim.signals import calendar_requests
+from otel_shim.signals import calendar_logs, calendar_requests
 from otel_shim.signals.calendars import Recorder, Running, recorder, running_now
 
 _PROVIDER = semconv.SAAS_CALENDAR_PROVIDER_CALDAV
@@ -37,7 +37,8 @@ _Conclude = Callable[[Running, Any], None]
 class CaldavInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Instruments caldav, when the application imports it.
 
-    ``instrument`` takes ``tracer_provider`` and ``meter_provider``; the global ones are the default.
+    ``instrument`` takes ``tracer_provider``, ``meter_provider`` and ``logger_provider``; the global
+    ones are the default. From that logger provider what caldav logs of people's data is withheld.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -46,6 +47,7 @@ class CaldavInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _instrument(self, **kwargs: Any) -> None:
         capture = Caldav(recorder(kwargs.get("tracer_provider"), kwargs.get("meter_provider")))
+        calendar_logs.install(kwargs.get("logger_provider"))
         self._patches = Patches()
         wrap = self._patches.when_imported
         by_token = "Calendar.get_objects_by_sync_token"  # noqa: S105 - the name of a method

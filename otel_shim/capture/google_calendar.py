@@ -29,7 +29,7 @@ from otel_shim._guard import guarded
 from otel_shim.calendars import Items
 from otel_shim.capture.patches import Patches
 from otel_shim.capture.unfinished import SECONDS, Unfinished, conclude_at_exit
-from otel_shim.signals import calendar_requests
+from otel_shim.signals import calendar_logs, calendar_requests
 from otel_shim.signals.calendar_requests import Request
 from otel_shim.signals.calendars import Recorder, Running, recorder, running_now
 
@@ -44,7 +44,8 @@ _MOST_CALENDARS = 10_000
 class GoogleCalendarInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Instruments google-api-python-client for calendars, when the application imports it.
 
-    ``instrument`` takes ``tracer_provider`` and ``meter_provider``; the global ones are the default.
+    ``instrument`` takes ``tracer_provider``, ``meter_provider`` and ``logger_provider``; the global
+    ones are the default. From that logger provider addresses of calendars are withheld.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -55,6 +56,7 @@ class GoogleCalendarInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._capture = GoogleCalendar(
             recorder(kwargs.get("tracer_provider"), kwargs.get("meter_provider"))
         )
+        calendar_logs.install(kwargs.get("logger_provider"))
         self._patches = Patches()
         self._patches.when_imported(
             "googleapiclient.http", "HttpRequest.execute", self._capture.executed

@@ -28,7 +28,7 @@ from otel_shim._guard import guarded
 from otel_shim.capture.feed_fetch import Fetch, Memory, media_type
 from otel_shim.capture.patches import Patches
 from otel_shim.capture.unfinished import SECONDS, Unfinished, conclude_at_exit
-from otel_shim.signals import calendar_requests
+from otel_shim.signals import calendar_logs, calendar_requests
 from otel_shim.signals.calendars import Recorder, recorder
 
 _PROVIDER = semconv.SAAS_CALENDAR_PROVIDER_ICS
@@ -37,7 +37,8 @@ _PROVIDER = semconv.SAAS_CALENDAR_PROVIDER_ICS
 class IcalendarInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Instruments icalendar and the clients that fetch its feeds, when the application imports them.
 
-    ``instrument`` takes ``tracer_provider`` and ``meter_provider``; the global ones are the default.
+    ``instrument`` takes ``tracer_provider``, ``meter_provider`` and ``logger_provider``; the global
+    ones are the default. From that logger provider addresses of calendars are withheld.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -46,6 +47,7 @@ class IcalendarInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _instrument(self, **kwargs: Any) -> None:
         capture = Feeds(recorder(kwargs.get("tracer_provider"), kwargs.get("meter_provider")))
+        calendar_logs.install(kwargs.get("logger_provider"))
         self._capture = capture
         self._patches = Patches()
         wrap = self._patches.when_imported

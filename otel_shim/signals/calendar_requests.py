@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import cast
 from urllib.parse import urlsplit
 
-from opentelemetry.context import attach, create_key, get_value, set_value
+from opentelemetry.context import Context, attach, create_key, get_value, set_value
 from opentelemetry.instrumentation.utils import (
     is_http_instrumentation_enabled,
     suppress_http_instrumentation,
@@ -132,6 +132,11 @@ class Request:
     def _label(self, key: str, value: Scalar) -> None:
         self._labels[key] = value
         self._span.set_attribute(key, value)
+
+
+def in_request(at: Context | None) -> bool:
+    """Whether a point of the program is in the middle of a request to a calendar."""
+    return get_value(_REQUEST, at) is not None
 
 
 @guarded(default=None)

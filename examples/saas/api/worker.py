@@ -66,8 +66,9 @@ class Workers:
 
 def handle(item: Taken) -> None:
     """Write one plan into its calendar, or give it back."""
-    item_taken(NAME, time.time() - item.queued_at)
     with acting_for(item.org_id, **PROCESSING.references()), operation_block("calendar.deliver"):
+        # Within: of what waited too long this trace is told.
+        item_taken(NAME, time.time() - item.queued_at)
         try:
             people = _write(item)
         except Exception as error:

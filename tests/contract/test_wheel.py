@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import configparser
+import importlib
 import zipfile
 from pathlib import Path
 
 import pytest
+from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
+    BaseInstrumentor,
+)
 
 from tests.wheel import build_wheel, run_uv
 
@@ -48,9 +52,13 @@ def test_the_loader_finds_it(wheel: Path, names: list[str]) -> None:
     parser = configparser.ConfigParser()
     parser.read_string(zipfile.ZipFile(wheel).read(file).decode())
     groups = [group for group in parser.sections() if group.startswith("opentelemetry_")]
-    assert {group: dict(parser[group]) for group in groups} == {
-        group: {"otel_shim": target} for group, target in ENTRY_POINTS.items()
-    }
+    found = {group: dict(parser[group]) for group in groups}
+    instrumentors = found.pop("opentelemetry_instrumentor")
+    assert found == {group: {"otel_shim": target} for group, target in ENTRY_POINTS.items()}
+    for target in instrumentors.values():
+        module, _, name = target.partition(":")
+        kind = getattr(importlib.import_module(module), name)
+        assert module.startswith("otel_shim.capture.") and issubclass(kind, BaseInstrumentor)
 
 
 @pytest.mark.parametrize("version", ["3.10", "3.13"])

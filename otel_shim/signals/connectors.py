@@ -1,0 +1,197 @@
+"""Calls to partners that took more than one attempt, as one logical call each.
+
+    attempt 1 ─▶ HTTP span ┐
+      wait                 ├─▶ one span beside them, linked to each ─▶ metrics: calls, wait
+    attempt 2 ─▶ HTTP span ┘
+
+The span is made when the call is over, because only then is it known that one attempt was not enough: a call
+that succeeds at once costs no span. HTTP spans are noticed when they start, whichever library makes them; of a
+call without any, which asked no partner, nothing is said.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from itertools import pairwise
+from typing import Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context, get_current
+from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.semconv.attributes.http_attributes import (
+    HTTP_REQUEST_METHOD,
+    HTTP_REQUEST_RESEND_COUNT,
+)
+from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS
+from opentelemetry.semconv.attributes.url_attributes import URL_FULL
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+
+from otel_shim import _sdk_compat
+from otel_shim import _semconv as semconv
+from otel_shim._guard import guarded
+from otel_shim.model import Scalar
+from otel_shim.signals.metrics import SCOPE, histogram
+
+_NAME = "HTTP call with retries"
+_MOST_SPANS = 100
+"""As many HTTP spans of one call are linked; of those after them only the last is kept."""
+
+
+class Call:
+    """One logical call while it is at work; ``attempt`` is the number of the one at work, from 1."""
+
+    def __init__(self, outer: Call | None = None) -> None:
+        self.outer = outer
+        self.attempt = 1
+        self.waited = 0.0
+        self.spans: list[Span] = []
+        self.over_at: int | None = None
+        self.recorded = False
+        self._context = get_current()
+        self._began = time.time_ns()
+
+    def saw(self, span: Span) -> None:
+        """An HTTP span started in it, or in a call inside of it."""
+        if self.outer is not None:
+            self.outer.saw(span)
+        if len(self.spans) > _MOST_SPANS:
+            self.spans.pop()
+        self.spans.append(span)
+
+    def repeated(self) -> list[Span]:
+        """The spans of the request that was made last: with another address, it was redirected."""
+        url = self.spans and _said(self.spans[-1], URL_FULL)
+        return [span for span in self.spans if _said(span, URL_FULL) == url]
+
+    def address(self) -> str:
+        """The partner that was asked last."""
+        return str(_said(self.spans[-1], SERVER_ADDRESS) or "")
+
+    def ends(self) -> None:
+        """Take the time, where it is known only later whether this was the end."""
+        self.over_at = time.time_ns()
+
+    def span(self, tracer: trace.Tracer, attributes: dict[str, Scalar]) -> trace.Span:
+        """The span of the whole call, as it looks back."""
+        links = [Link(span.get_span_context()) for span in self.spans]
+        return tracer.start_span(
+            _NAME, self._context, attributes=attributes, links=links, start_time=self._began
+        )
+
+
+def _said(span: Span, key: str) -> Any:
+    return (span.attributes or {}).get(key)
+
+
+_current: ContextVar[Call | None] = ContextVar("otel_shim_connector_call", default=None)
+
+
+def current() -> Call | None:
+    """The call at work here, if any."""
+    return _current.get()
+
+
+def use(call: Call | None) -> None:
+    """Make a call the one at work here. Not by tokens: a loop over attempts may be left anywhere."""
+    _current.set(call)
+
+
+class _Notices(SpanProcessor):
+    """Tells the call at work of each HTTP span, and the span which attempt it is."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Notice it; one call of a ContextVar for all other spans."""
+        call = _current.get()
+        if call is not None and span.kind is SpanKind.CLIENT:
+            _notice(call, span)
+
+
+@guarded(default=None)
+def _notice(call: Call, span: Span) -> None:
+    if HTTP_REQUEST_METHOD in (span.attributes or {}):
+        call.saw(span)
+        if call.attempt > 1:
+            span.set_attribute(HTTP_REQUEST_RESEND_COUNT, call.attempt - 1)
+
+
+class Recorder:
+    """Where calls are recorded: a tracer, and the instruments of a meter."""
+
+    def __init__(
+        self, tracers: trace.TracerProvider | None, meters: metrics.MeterProvider | None
+    ) -> None:
+        tracers = tracers or trace.get_tracer_provider()
+        meters = meters or metrics.get_meter_provider()
+        self._tracer = trace.get_tracer("otel_shim.connectors", tracer_provider=tracers)
+        unit, brief = semconv.METRICS[semconv.METRIC_SAAS_CONNECTOR_CALLS]
+        meter = meters.get_meter(SCOPE)
+        self._calls = meter.create_counter(semconv.METRIC_SAAS_CONNECTOR_CALLS, unit, brief)
+        self._wait = histogram(meters, semconv.METRIC_SAAS_CONNECTOR_WAIT_DURATION)
+        if isinstance(tracers, TracerProvider) and not _sdk_compat.has_span_processor(
+            tracers, _Notices
+        ):
+            tracers.add_span_processor(_Notices())
+
+    def waits(self, address: str, seconds: float, reason: str | None) -> None:
+        """Record one wait before another attempt; ``reason`` is what the last one failed with."""
+        labels = {SERVER_ADDRESS: address}
+        if reason is not None:
+            labels[ERROR_TYPE] = reason
+        self._wait.record(seconds, labels)
+
+    def over(self, address: str, succeeded: bool) -> None:
+        """Count a call that took several attempts."""
+        outcome = {SERVER_ADDRESS: address, semconv.SAAS_CONNECTOR_OUTCOME: _outcome(succeeded)}
+        self._calls.add(1, outcome)
+
+    @guarded(default=None)
+    def waited(self, call: Call, seconds: float, after: Span | None = None) -> None:
+        """Note a wait of a call after an HTTP span, by default its last; without one it does not count."""
+        if call.spans:
+            reason = _said(after or call.spans[-1], ERROR_TYPE)
+            call.waited += seconds
+            self.waits(call.address(), seconds, None if reason is None else str(reason))
+
+    @guarded(default=None)
+    def ended(self, call: Call, attempts: int, succeeded: bool) -> None:
+        """Record a call that has ended, if it took several attempts and asked a partner."""
+        if attempts < 2 or call.recorded or not call.spans:
+            return
+        call.recorded = True
+        attributes = {SERVER_ADDRESS: call.address(), **_told(attempts, call.waited, succeeded)}
+        span = call.span(self._tracer, attributes)
+        if not succeeded:
+            span.set_attribute(ERROR_TYPE, str(_said(call.spans[-1], ERROR_TYPE) or "_OTHER"))
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(call.over_at)
+        self.over(call.address(), succeeded)
+
+
+def describe(span: trace.Span, attempts: int, seconds: float, succeeded: bool) -> None:
+    """Say on an HTTP span that it stands for several attempts."""
+    if span.is_recording():
+        span.set_attributes(_told(attempts, seconds, succeeded))
+
+
+def _told(attempts: int, seconds: float, succeeded: bool) -> dict[str, Scalar]:
+    return {
+        semconv.SAAS_CONNECTOR_ATTEMPTS: attempts,
+        semconv.SAAS_CONNECTOR_WAIT: seconds,
+        semconv.SAAS_CONNECTOR_OUTCOME: _outcome(succeeded),
+    }
+
+
+def _outcome(succeeded: bool) -> str:
+    if succeeded:
+        return semconv.SAAS_CONNECTOR_OUTCOME_RECOVERED
+    return semconv.SAAS_CONNECTOR_OUTCOME_EXHAUSTED
+
+
+def gaps(spans: Iterable[Span]) -> Iterator[tuple[Span, float]]:
+    """Each span but the last, with the seconds between its end and the start of the next."""
+    for span, following in pairwise(spans):
+        if span.end_time is not None and following.start_time is not None:
+            yield span, max(0.0, (following.start_time - span.end_time) / 1e9)

@@ -30,6 +30,7 @@ ITEMS = names.series(semconv.METRIC_SAAS_JOB_ITEMS, "_total")
 ITEM_STATE = names.series(semconv.SAAS_JOB_ITEM_STATE)
 BACKLOG = names.series(semconv.METRIC_SAAS_JOB_BACKLOG)
 OVERRUNS = names.series(semconv.METRIC_SAAS_JOB_OVERRUNS, "_total")
+UNSTARTED = names.series(semconv.METRIC_SAAS_JOB_UNSTARTED, "_total")
 OVERLAPS = names.series(semconv.METRIC_SAAS_JOB_OVERLAPS, "_total")
 
 
@@ -114,10 +115,10 @@ def troubles(spec: Specification) -> timeseries.Panel:
             f"sum by ({names.OPERATION}) (increase({name}{{{SELECTED}}}[$__range])) or vector(0)",
             f"{what} {NAMED}",
         )
-        for name, what in ((OVERRUNS, "overrun"), (OVERLAPS, "overlap"))
+        for name, what in ((OVERRUNS, "overrun"), (OVERLAPS, "overlap"), (UNSTARTED, "not started"))
     ]
-    about = "In the range shown: runs that took longer than declared, and runs that started while one was at work. "
-    return chart("Overruns and overlaps", about + runbook(spec, "job.late"), "none", queries)
+    about = "In the range shown: runs that took longer than declared, and runs that started while one was at work, and runs that were due and not started. "
+    return chart("Overruns, overlaps, left out", about + runbook(spec, "job.late"), "none", queries)
 
 
 def items() -> timeseries.Panel:

@@ -1,7 +1,7 @@
 """Rules about queues and calendars.
 
 A queue is the broker's: every process that reads it reports the same, so that readings are not added up,
-and a queue belongs to no service but to a namespace.
+and a queue belongs to no service but to a namespace. Workers are each process's own: they add up.
 """
 
 from __future__ import annotations
@@ -31,19 +31,23 @@ def group(spec: Specification) -> list[Rule]:
 
 
 def readings(spec: Specification, alert: Alert) -> list[Rule]:
-    """What the broker says now."""
-    live = spec.heartbeats.live
-    per_state = by(*QUEUE, names.WORKER_STATE)
-    workers = f"sum {PER_QUEUE} (max {per_state} ({last(names.QUEUE_WORKERS, '', live)}))"
-    average = over("avg_over_time", names.QUEUE_WORKERS, "", alert.window)
-    busy = over("avg_over_time", names.QUEUE_WORKERS, names.BUSY, alert.window)
-    all_of = f"sum {PER_QUEUE} (max {per_state} ({average}))"
+    """What the broker says now, and the workers of all processes.
+
+    Processes that have died take their workers with them: where some were known, none are left.
+    """
+    live, remembered = spec.heartbeats.live, spec.heartbeats.remembered
+    workers = f"sum {PER_QUEUE} ({last(names.QUEUE_WORKERS, '', live)})"
+    known = f"sum {PER_QUEUE} ({last(names.QUEUE_WORKERS, '', remembered)})"
+    busy, all_of = (
+        f"sum {PER_QUEUE} ({over('avg_over_time', names.QUEUE_WORKERS, state, alert.window)})"
+        for state in (names.BUSY, "")
+    )
     ready = f"max {PER_QUEUE} ({last(names.QUEUE_DEPTH, names.READY, live)})"
     return [
         record(names.QUEUE_READY_RECORD, ready),
         record(names.QUEUE_AGE_RECORD, f"max {PER_QUEUE} ({last(names.QUEUE_AGE, '', live)})"),
-        record(names.QUEUE_WORKERS_RECORD, workers),
-        record(names.QUEUE_UTILISATION_RECORD, f"max {PER_QUEUE} ({busy}) / ({all_of} > 0)"),
+        record(names.QUEUE_WORKERS_RECORD, f"{workers} or {known} * 0"),
+        record(names.QUEUE_UTILISATION_RECORD, f"{busy} / ({all_of} > 0)"),
     ]
 
 

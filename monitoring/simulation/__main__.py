@@ -17,10 +17,10 @@ from pathlib import Path
 from examples.saas.demo import __main__ as demo_main
 from examples.saas.demo import parts as demo
 from examples.saas.demo.jaeger import Jaeger, Trace
-from examples.saas.demo.stack import PartError, Stack, running
+from examples.saas.demo.stack import PartError, Stack, kill, running
 from monitoring import specification
 from monitoring.simulation import checks, dashboards, parts, prometheus, report
-from monitoring.simulation.checks import SCENARIOS, Scenario
+from monitoring.simulation.checks import KILLED, SCENARIOS, SWITCHED, Scenario
 from monitoring.simulation.receivers import CHANNELS, Inbox, Received, receiving
 from monitoring.simulation.traffic import Traffic, flowing
 
@@ -28,6 +28,10 @@ READY_SECONDS = 90.0
 FIRE_SECONDS = 120.0
 RESOLVE_SECONDS = 180.0
 POLL_SECONDS = 0.5
+# What Prometheus, the relay and Alertmanager (group_wait) may take once the rule fires.
+DELIVERY_SECONDS = 5.0
+QUIET_SECONDS = 1.5
+JOB_START = "saas_job_last_start_timestamp_seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +65,14 @@ def start(site: parts.Site, stack: Stack, inbox_and_addresses: ExitStack) -> Inb
     """Start everything and wait until it serves."""
     inbox, addresses = inbox_and_addresses.enter_context(receiving(site.ports.smtp))
     parts.set_faults(site)
-    for make in (demo.jaeger, demo.collector, demo.connector):
+    for make in (demo.jaeger, demo.collector, demo.radicale, demo.gate, demo.connector):
         stack.start(make(site.places, site.demo_ports))
     stack.start(parts.alertmanager(site, parts.write_alertmanager(site, addresses)))
     stack.start(parts.relay(site))
     stack.start(parts.prometheus(site, parts.write_prometheus(site)))
     demo.seed(site.places)
     stack.start(parts.api(site))
+    stack.start(parts.scheduler(site))
     stack.wait_ready(READY_SECONDS)
     return inbox
 
@@ -96,49 +101,99 @@ def without_fault(sim: Simulation, fired: Sequence[dict[str, str]]) -> str:
     return f"alerts without a fault: {alerts}; worst p95 that the senders saw: {seen}"
 
 
-def missing(inbox: Inbox, status: str) -> list[str]:
+def missing(inbox: Inbox, status: str, scenarios: Sequence[Scenario]) -> list[str]:
     """Alerts and channels without a message of this status."""
     return [
         f"{scenario.alert_id} on {channel}"
-        for scenario in SCENARIOS
+        for scenario in scenarios
         for channel in CHANNELS
         if not inbox.of(scenario.alert_id, channel, status)
     ]
 
 
 def unresolved(inbox: Inbox) -> list[str]:
-    """Endpoints that fired on a channel and did not resolve there."""
-    ended = {_subject(message) for message in inbox.messages if message.status == "resolved"}
-    return [
-        " ".join(_subject(message))
-        for message in list(inbox.messages)
-        if message.status == "firing" and _subject(message) not in ended
-    ]
+    """What fired on a channel and whose last message there does not say that it is over."""
+    last = {_subject(message): message.status for message in list(inbox.messages)}
+    return [" ".join(subject) for subject, status in last.items() if status != "resolved"]
 
 
-def _subject(message: Received) -> tuple[str, str, str]:
-    return message.channel, message.alert_id, message.fields.get("endpoint", "")
+def _subject(message: Received) -> tuple[str, str, str, str]:
+    fields = message.fields
+    return (
+        message.channel,
+        message.alert_id,
+        fields.get("endpoint", ""),
+        fields.get("severity", ""),
+    )
+
+
+def switch_on(sim: Simulation) -> Iterator[str]:
+    """Switch all faults on until every alert of theirs was delivered; gives what did not fire."""
+    parts.set_faults(sim.site, *(scenario.fault for scenario in SWITCHED))
+    code = parts.run_job(sim.site)
+    sim.say(f"faults on; the retention job ended with exit code {code}")
+    yield from delivered(sim, SWITCHED)
+
+
+def kill_scheduler(sim: Simulation) -> Iterator[str]:
+    """Kill the process of the jobs until it is noticed; gives what did not fire."""
+    for victim in [each for each in sim.stack.running if each.part.name == "scheduler"]:
+        kill(victim)
+        sim.stack.running.remove(victim)
+    sim.say("scheduler killed")
+    yield from delivered(sim, (KILLED,))
+
+
+def delivered(sim: Simulation, scenarios: Sequence[Scenario]) -> Iterator[str]:
+    """Wait for alerts on every channel; gives those that do not come."""
+    names = ", ".join(scenario.alert_id for scenario in scenarios)
+    sim.wait(
+        f"{names} on every channel",
+        lambda: not missing(sim.inbox, "firing", scenarios),
+        FIRE_SECONDS,
+    )
+    yield from (f"not fired: {item}" for item in missing(sim.inbox, "firing", scenarios))
 
 
 def break_and_mend(sim: Simulation) -> tuple[report.Times, list[str]]:
-    """Switch all faults on until every alert was delivered, then off until all have resolved."""
+    """Break everything, then mend it and wait until all alerts have resolved."""
     on = time.time()
-    parts.set_faults(sim.site, *(scenario.fault for scenario in SCENARIOS))
-    code = parts.run_job(sim.site)
-    sim.say(f"faults on; the retention job ended with exit code {code}")
-    sim.wait("every alert on every channel", lambda: not missing(sim.inbox, "firing"), FIRE_SECONDS)
-    problems = [f"not fired: {item}" for item in missing(sim.inbox, "firing")]
+    problems = [*switch_on(sim)]
     off = time.time()
     parts.set_faults(sim.site)
     sim.say("faults off")
+    sim.wait("no job at work", lambda: _quiet(sim), FIRE_SECONDS)
+    killed = time.time()
+    problems += kill_scheduler(sim)
+    started = time.time()
+    sim.stack.start(parts.scheduler(sim.site))
+    sim.say("scheduler started again")
     sim.wait("every alert resolved", lambda: _all_over(sim.inbox), RESOLVE_SECONDS)
     problems += [f"not resolved: {item}" for item in unresolved(sim.inbox)]
-    problems += [f"never resolved: {item}" for item in missing(sim.inbox, "resolved")]
-    return report.Times(sim.started, on, off), problems
+    problems += [f"never resolved: {item}" for item in missing(sim.inbox, "resolved", SCENARIOS)]
+    times = {each.alert_id: (on, off) for each in SWITCHED} | {KILLED.alert_id: (killed, started)}
+    ons, offs = ({name: pair[place] for name, pair in times.items()} for place in (0, 1))
+    return report.Times(sim.started, ons, offs), problems
+
+
+def _quiet(sim: Simulation) -> bool:
+    """Whether what the last run left behind has been exported: the message is to name its trace."""
+    since = prometheus.query(sim.site.prometheus_url, f"time() - max({JOB_START})")
+    return bool(since) and float(since[0]["value"][1]) > QUIET_SECONDS
 
 
 def _all_over(inbox: Inbox) -> bool:
-    return not missing(inbox, "resolved") and not unresolved(inbox)
+    return not missing(inbox, "resolved", SCENARIOS) and not unresolved(inbox)
+
+
+def missed_in_time(sim: Simulation, times: report.Times) -> tuple[str, list[str]]:
+    """How long after the kill the missed run was told; and whether that is too late."""
+    alert = specification.load(parts.SPEED).alerts[KILLED.alert_id]
+    allowed = parts.PERIOD_SECONDS + alert.grace
+    told = [m.at for m in sim.inbox.of(KILLED.alert_id, "pagerduty", "firing")]
+    after = min(told, default=float("inf")) - times.on[KILLED.alert_id]
+    said = f"told {after:.1f} s after the kill; one period and grace are {allowed:g} s"
+    return said, [] if after < allowed + DELIVERY_SECONDS else [f"missed run too late: {said}"]
 
 
 def examine(sim: Simulation) -> Iterator[str]:
@@ -167,7 +222,7 @@ def find_trace(jaeger: Jaeger, message: Received) -> Trace | None:
 
 def same_trace(scenario: Scenario, messages: Sequence[Received]) -> Iterator[str]:
     """A resolved message names the trace of the last one that said firing, on its channel."""
-    firing: dict[tuple[str, str, str], str] = {}
+    firing: dict[tuple[str, str, str, str], str] = {}
     for message in messages:
         trace_id = message.fields.get("trace_id", "")
         if message.status == "firing":
@@ -181,10 +236,13 @@ def simulate(sim: Simulation, healthy: float) -> int:
     said = run_healthy(sim, healthy)
     times, problems = break_and_mend(sim)
     problems += examine(sim)
+    missed, too_late = missed_in_time(sim, times)
+    problems += too_late
+    problems += [] if sim.inbox.heartbeats else ["no heartbeat came"]
     queries, empty = dashboards.empty_panels(sim.site.prometheus_url)
     problems += [f"dashboard query without data: {item}" for item in empty]
     boards = f"{queries} queries run, {len(empty)} without data"
-    outcome = report.Outcome(sim.inbox, times, said, problems, boards)
+    outcome = report.Outcome(sim.inbox, times, said, problems, boards, missed)
     file = sim.site.places.out / "report.md"
     file.write_text("\n".join(report.lines(outcome, SCENARIOS)) + "\n")
     demo_main.show(["", *report.table(outcome, SCENARIOS), "", *problems])

@@ -18,7 +18,10 @@ from monitoring.simulation.receivers import ROUTING_KEY, Addresses
 
 MONITORING = Path(__file__).resolve().parents[1]
 SPEED = 20.0
-JOB_SERVICE = "roster-jobs"
+# A day, the objective for backups, is 20 seconds.
+DAYS_SPEED = 4320.0
+PERIOD_SECONDS = 5
+SCHEDULE = f"every {PERIOD_SECONDS}s"
 RESEND = "2s"
 SHIPPED_SECRETS = "/etc/alertmanager/secrets"
 
@@ -69,6 +72,7 @@ def write_alertmanager(site: Site, addresses: Addresses) -> Path:
     for name, secret in {
         "pagerduty_routing_key": ROUTING_KEY,
         "slack_url": addresses.slack,
+        "heartbeat_url": addresses.heartbeat,
     }.items():
         (secrets / name).touch(mode=0o600)
         (secrets / name).write_text(secret)
@@ -82,13 +86,14 @@ def write_alertmanager(site: Site, addresses: Addresses) -> Path:
     for name in ("smtp_auth_username", "smtp_auth_password_file"):
         del config["global"][name]
     config["route"] |= {"group_wait": "1s", "group_interval": "2s", "repeat_interval": "1h"}
+    config["route"]["routes"][0] |= {"group_interval": "1s", "repeat_interval": "2s"}
     return _written(folder / "alertmanager.yaml", config)
 
 
 def write_prometheus(site: Site) -> Path:
     """The shipped configuration with local addresses and the same rules, faster."""
     folder = site.places.out / "prometheus"
-    generate.write(generate.rules(specification.load(SPEED)), folder)
+    generate.write(generate.rules(specification.load(SPEED, DAYS_SPEED)), folder)
     config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
     relay = {"static_configs": [{"targets": [demo.local(site.ports.relay)]}]}
     config["alerting"]["alertmanagers"][0] |= relay
@@ -151,11 +156,12 @@ def relay(site: Site) -> Part:
 
 
 def _metrics(site: Site) -> dict[str, str]:
-    """Metrics straight to Prometheus, and the fault switch."""
+    """Metrics straight to Prometheus, the fault switch, and when jobs run."""
     return {
         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": site.prometheus_url + "/api/v1/otlp/v1/metrics",
         "OTEL_METRIC_EXPORT_INTERVAL": "1000",
         "SAAS_FAULTS": str(site.faults),
+        "SAAS_SCHEDULE": SCHEDULE,
     }
 
 
@@ -165,11 +171,17 @@ def api(site: Site) -> Part:
     return replace(part, env={**part.env, **_metrics(site)})
 
 
+def scheduler(site: Site) -> Part:
+    """The sample's jobs and the worker of its queue, in one process."""
+    part = demo.scheduler(site.places, site.demo_ports)
+    return replace(part, env={**part.env, **_metrics(site)})
+
+
 def run_job(site: Site) -> int:
     """Run the retention job as a timer would, in a process of its own; returns its exit code."""
     part = api(site)
     bin_folder = site.places.api_env / "bin"
-    env = {**clean_environment(), **part.env, "OTEL_SERVICE_NAME": JOB_SERVICE}
+    env = {**clean_environment(), **part.env, "OTEL_SERVICE_NAME": demo.JOBS_SERVICE}
     env["SAAS_DATABASE_URL"] = f"sqlite:///{site.places.out / demo.DATABASE}"
     with (site.places.out / "job.log").open("ab") as log:
         return subprocess.run(

@@ -23,6 +23,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"
 SLACK_PATH = "/services/T0/B0/simulated"
+HEARTBEAT_PATH = "/heartbeat"
 CHANNELS = ("pagerduty", "slack", "email")
 _SEVERITIES = {"critical", "error", "warning", "info"}
 _LINE = re.compile(r"^(\w[\w ]*): (.+)$", re.MULTILINE)
@@ -43,10 +44,11 @@ class Received:
 
 @dataclass(slots=True)
 class Inbox:
-    """What was taken, and what was refused and why."""
+    """What was taken, what was refused and why, and when heartbeats came (Unix seconds)."""
 
     messages: list[Received] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    heartbeats: list[float] = field(default_factory=list)
 
     def of(self, alert_id: str, channel: str, status: str) -> list[Received]:
         """The messages of one kind, the earliest first."""
@@ -64,6 +66,7 @@ class Addresses:
     pagerduty: str
     slack: str
     smtp: str
+    heartbeat: str
 
 
 def pagerduty_message(body: bytes) -> Received:
@@ -125,6 +128,10 @@ class _Web(BaseHTTPRequestHandler):
         """Take a message."""
         body = self.rfile.read(int(self.headers["content-length"]))
         inbox: Inbox = self.server.inbox  # type: ignore[attr-defined]
+        if self.path == HEARTBEAT_PATH:
+            inbox.heartbeats.append(time.time())
+            self._answer(200, b"ok")
+            return
         take = {"/v2/enqueue": pagerduty_message, SLACK_PATH: slack_message}.get(self.path)
         try:
             if take is None:
@@ -184,7 +191,9 @@ def receiving(smtp_port: int) -> Iterator[tuple[Inbox, Addresses]]:
     mail.start()
     base = f"http://127.0.0.1:{web.server_address[1]}"
     try:
-        yield inbox, Addresses(base + "/v2/enqueue", base + SLACK_PATH, f"127.0.0.1:{smtp_port}")
+        mail_address = f"127.0.0.1:{smtp_port}"
+        heartbeat = base + HEARTBEAT_PATH
+        yield inbox, Addresses(base + "/v2/enqueue", base + SLACK_PATH, mail_address, heartbeat)
     finally:
         mail.stop()
         web.shutdown()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from monitoring.simulation.checks import Scenario
-from monitoring.simulation.parts import SPEED
+from monitoring.simulation.parts import DAYS_SPEED, SPEED
 from monitoring.simulation.receivers import CHANNELS, Inbox, Received
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """When the faults were switched, in Unix seconds."""
+    """When it began, and when each alert's fault was switched on and off, in Unix seconds."""
 
     started: float
-    faults_on: float
-    faults_off: float
+    on: Mapping[str, float]
+    off: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,13 @@ class Outcome:
     healthy: str
     problems: Sequence[str]
     dashboards: str
+    missed: str
+
+
+def heartbeats(inbox: Inbox) -> str:
+    """How many came, and the longest time without one."""
+    gaps = [after - before for before, after in pairwise(inbox.heartbeats)]
+    return f"{len(inbox.heartbeats)}, at most {max(gaps, default=0.0):.1f} s apart"
 
 
 def table(outcome: Outcome, scenarios: Sequence[Scenario]) -> Iterator[str]:
@@ -52,25 +60,31 @@ def _row(
     cells = (
         scenario.alert_id,
         channel,
-        _after(firing, times.faults_on),
-        _after(resolved, times.faults_off),
+        _after(firing, times.on[scenario.alert_id]),
+        _after(resolved, times.off[scenario.alert_id]),
         *(fields.get(name, "-") for name in ("endpoint", "request_id", "trace_id")),
     )
     return f"| {' | '.join(cells)} |"
 
 
 def _after(messages: Sequence[Received], since: float) -> str:
-    return f"{messages[0].at - since:.1f} s" if messages else "never"
+    later = [message.at for message in messages if message.at > since]
+    return f"{later[0] - since:.1f} s" if later else "never"
 
 
 def lines(outcome: Outcome, scenarios: Sequence[Scenario]) -> Iterator[str]:
     """The whole report."""
     yield "# Simulation of alerts"
     yield ""
-    yield f"The rules of production with every duration divided by {SPEED:g}."
+    yield (
+        f"The rules of production with every duration divided by {SPEED:g}; the objectives of backups,"
+        f" which are of hours, by {DAYS_SPEED:g}."
+    )
     yield ""
     yield f"- Healthy run: {outcome.healthy}"
     yield f"- Dashboards: {outcome.dashboards}"
+    yield f"- Heartbeats: {heartbeats(outcome.inbox)}"
+    yield f"- Missed run: {outcome.missed}"
     yield f"- Messages: {len(outcome.inbox.messages)} taken, {len(outcome.inbox.refused)} refused"
     yield f"- Problems: {len(outcome.problems) or 'none'}"
     yield from (f"  - {problem}" for problem in outcome.problems)

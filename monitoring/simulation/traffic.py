@@ -6,8 +6,8 @@ import asyncio
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import cycle
 
 import httpx
@@ -15,6 +15,7 @@ import httpx
 from examples.saas.api.people import CUSTOMERS, PASSWORD
 
 PAUSE_SECONDS = 0.1
+PUBLISH_SECONDS = 1.0
 SENDERS = 4
 PATHS = (
     "/planning/plans",
@@ -48,16 +49,29 @@ class Traffic:
         return {path: _worst(sorted(took), window) for path, took in self.took.items()}
 
     async def _all(self) -> None:
-        await asyncio.gather(*(self._person(index) for index in range(SENDERS)))
+        people = (self._person(index) for index in range(SENDERS))
+        await asyncio.gather(*people, self._planner())
 
-    async def _person(self, index: int) -> None:
+    async def _planner(self) -> None:
+        """Publish one plan again and again: each time an item for the calendar queue."""
+        async with self._signed_in(0) as (client, plan):
+            while not self._stopped.is_set():
+                answer = await client.post(f"/planning/plans/{plan}/publish")
+                self.answers["/planning/plans/{plan}/publish", answer.status_code] += 1
+                await asyncio.sleep(PUBLISH_SECONDS)
+
+    @asynccontextmanager
+    async def _signed_in(self, index: int) -> AsyncIterator[tuple[httpx.AsyncClient, int]]:
         # A connection each time: uvicorn closes one after an unhandled error.
         limits = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(base_url=self._url, timeout=30, limits=limits) as client:
             credentials = {"email": CUSTOMERS[index].people[1].email, "password": PASSWORD}
             login = (await client.post("/auth/login", json=credentials)).raise_for_status()
             client.headers["Authorization"] = f"Bearer {login.json()['access_token']}"
-            plan = (await client.get("/planning/plans")).raise_for_status().json()[0]["id"]
+            yield client, (await client.get("/planning/plans")).raise_for_status().json()[0]["id"]
+
+    async def _person(self, index: int) -> None:
+        async with self._signed_in(index) as (client, plan):
             for path in cycle(PATHS):
                 if self._stopped.is_set():
                     return

@@ -122,22 +122,61 @@ func (p *process) peakRSS() int64 {
 // metrics are the Collector's own, summed over their labels.
 func metrics(address string) map[string]float64 {
 	found := map[string]float64{}
+	for line := range strings.Lines(exposition(address)) {
+		name, value, ok := sample(line)
+		if ok {
+			name, _, _ = strings.Cut(name, "{")
+			found[name] += value
+		}
+	}
+	return found
+}
+
+// quantile is the upper bound of the bucket in which a share of a histogram ends, in its unit.
+func quantile(address, name string, share float64) float64 {
+	text := exposition(address)
+	for line := range strings.Lines(text) {
+		series, count, ok := sample(line)
+		_, after, isBucket := strings.Cut(series, name+`_bucket{`)
+		_, after, hasBound := strings.Cut(after, `le="`)
+		if !ok || !isBucket || !hasBound {
+			continue
+		}
+		bound, _, _ := strings.Cut(after, `"`)
+		if most, err := strconv.ParseFloat(bound, 64); err == nil && count >= share*totalOf(text, name) {
+			return most
+		}
+	}
+	return 0
+}
+
+func totalOf(text, name string) (total float64) {
+	for line := range strings.Lines(text) {
+		if series, count, ok := sample(line); ok && strings.HasPrefix(series, name+"_count") {
+			total += count
+		}
+	}
+	return total
+}
+
+// sample is the series and the value on one line of what Prometheus scrapes.
+func sample(line string) (series string, value float64, ok bool) {
+	line = strings.TrimSpace(line)
+	at := strings.LastIndexByte(line, ' ')
+	if at < 0 || strings.HasPrefix(line, "#") {
+		return "", 0, false
+	}
+	value, err := strconv.ParseFloat(line[at+1:], 64)
+	return line[:at], value, err == nil
+}
+
+func exposition(address string) string {
 	response, err := http.Get("http://" + address + "/metrics")
 	must(err)
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	must(err)
-	for line := range strings.Lines(string(text)) {
-		name, _, _ := strings.Cut(line, "{")
-		fields := strings.Fields(line)
-		if len(fields) < 2 || strings.HasPrefix(line, "#") {
-			continue
-		}
-		if value, err := strconv.ParseFloat(fields[len(fields)-1], 64); err == nil {
-			found[strings.Fields(name)[0]] += value
-		}
-	}
-	return found
+	return string(text)
 }
 
 // freeAddresses are addresses of the loopback interface that nobody uses now.

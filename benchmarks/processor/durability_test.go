@@ -30,7 +30,7 @@ service:
 // that a client was told is taken comes out, and none with another organisation.
 func TestEveryAcknowledgedSpanSurvivesSIGKILL(t *testing.T) {
 	folder := t.TempDir()
-	traffic := makeTraffic(7, 60_000, 0.3)
+	traffic := makeTraffic(7, busy, 60_000, 0.3)
 	tally := newTally(traffic)
 	backend := startSink(tally.look)
 	defer backend.stop()

@@ -12,12 +12,9 @@ import (
 	"go.opentelemetry.io/collector/pdata/ptrace"
 )
 
-// Shape of the traffic: a small SaaS backend whose services export by themselves.
+// The traffic is that of a small SaaS backend whose services export by themselves.
 const (
 	services       = 4
-	fewestSpans    = 5
-	mostSpans      = 50
-	fewestOthers   = 10 // attributes besides identity
 	mostOthers     = 20
 	spansPerBatch  = 100
 	traceEvery     = 2 * time.Millisecond
@@ -35,6 +32,25 @@ const (
 	attributeAudit = "audit.record.id"
 	attributeKeep  = "saas.sampling.keep"
 )
+
+// shape is what differs between kinds of traffic.
+type shape struct {
+	spans  [2]int // in a trace: fewest, most
+	others [2]int // attributes besides identity: fewest, most
+	star   bool   // one service; all spans are children of the root, which comes rootAfter them
+}
+
+const rootAfter = 500 * time.Millisecond
+
+var (
+	busy     = shape{spans: [2]int{5, 50}, others: [2]int{10, mostOthers}}
+	even     = shape{spans: [2]int{15, 15}, others: [2]int{10, 10}}
+	rootLast = shape{spans: [2]int{15, 15}, others: [2]int{10, 10}, star: true}
+)
+
+func between(random *rand.Rand, bounds [2]int) int {
+	return bounds[0] + random.IntN(bounds[1]-bounds[0]+1)
+}
 
 // span is one span of the traffic; its index is its number, and its span id is one more.
 type span struct {
@@ -54,6 +70,7 @@ type batch struct {
 
 // traffic is all spans, and the order in which they arrive.
 type traffic struct {
+	shape   shape
 	spans   []span
 	batches []batch
 }
@@ -66,9 +83,9 @@ type arrival struct {
 }
 
 // makeTraffic makes about so many spans, of which this share does not say whose they are.
-func makeTraffic(seed uint64, spans int, unidentified float64) *traffic {
+func makeTraffic(seed uint64, of shape, spans int, unidentified float64) *traffic {
 	random := rand.New(rand.NewPCG(seed, 1))
-	t := &traffic{}
+	t := &traffic{shape: of}
 	var arrivals []arrival
 	for trace := 0; len(t.spans) < spans; trace++ {
 		arrivals = append(arrivals, t.addTrace(random, trace, unidentified)...)
@@ -78,26 +95,41 @@ func makeTraffic(seed uint64, spans int, unidentified float64) *traffic {
 	return t
 }
 
+// addTrace grows a random tree. Its root always says whose it is.
 func (t *traffic) addTrace(random *rand.Rand, trace int, unidentified float64) []arrival {
-	first, byService := len(t.spans), map[int][]int{}
-	for i := range fewestSpans + random.IntN(mostSpans-fewestSpans+1) {
-		s := span{trace: trace, parent: noParent, explicit: true}
-		if i > 0 {
+	first, spans := len(t.spans), between(random, t.shape.spans)
+	t.spans = append(t.spans, span{trace: trace, parent: noParent, explicit: true})
+	for i := 1; i < spans; i++ {
+		s := span{trace: trace, parent: first, explicit: random.Float64() >= unidentified}
+		if !t.shape.star {
 			s.parent = first + random.IntN(i)
 			s.service = t.spans[s.parent].service
-			if random.Float64() < leaveProcess {
-				s.service = (s.service + 1) % services
-			}
-			s.explicit = random.Float64() >= unidentified
 		}
-		byService[s.service] = append(byService[s.service], len(t.spans))
+		if !t.shape.star && random.Float64() < leaveProcess {
+			s.service = (s.service + 1) % services
+		}
 		t.spans = append(t.spans, s)
 	}
-	var arrivals []arrival
-	for service := range services {
-		if numbers := byService[service]; len(numbers) > 0 {
-			at := time.Duration(trace)*traceEvery + time.Duration(random.Int64N(int64(latestArrival)))
-			arrivals = append(arrivals, arrival{at, service, numbers})
+	return t.arrivals(random, first)
+}
+
+// arrivals are the parts of a new trace, when they come.
+func (t *traffic) arrivals(random *rand.Rand, first int) (arrivals []arrival) {
+	start := time.Duration(t.spans[first].trace) * traceEvery
+	numbers := make([]int, 0, len(t.spans)-first)
+	for number := first; number < len(t.spans); number++ {
+		numbers = append(numbers, number)
+	}
+	if t.shape.star {
+		return []arrival{{start, 0, numbers[1:]}, {start + rootAfter, 0, numbers[:1]}}
+	}
+	var byService [services][]int
+	for _, number := range numbers {
+		byService[t.spans[number].service] = append(byService[t.spans[number].service], number)
+	}
+	for service, numbers := range byService {
+		if len(numbers) > 0 {
+			arrivals = append(arrivals, arrival{start + time.Duration(random.Int64N(int64(latestArrival))), service, numbers})
 		}
 	}
 	return arrivals
@@ -157,7 +189,7 @@ func (t *traffic) fill(random *rand.Rand, to ptrace.Span, number int) {
 		}
 	}
 	attributes := to.Attributes()
-	for i := range fewestOthers + random.IntN(mostOthers-fewestOthers+1) {
+	for i := range between(random, t.shape.others) {
 		attributes.PutStr(otherNames[i], "some value of the usual length")
 	}
 	if s.explicit {
@@ -184,16 +216,6 @@ func identify(attributes pcommon.Map, trace int) {
 }
 
 func orgOf(trace int) string { return fmt.Sprintf("org-%04d", trace%organisations) }
-
-// lacking is how many spans do not say whose they are.
-func (t *traffic) lacking() (n int) {
-	for _, s := range t.spans {
-		if !s.explicit {
-			n++
-		}
-	}
-	return n
-}
 
 // newRandom is the same each time.
 func newRandom() *rand.Rand { return rand.New(rand.NewPCG(1, 1)) }

@@ -30,6 +30,9 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _SAMPLED_RANDOM = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
 
 
+_CLEAN = (str, bool, int, float)
+
+
 class LightSpan(_Span):
     """A span of the SDK whose parts are made when they are needed."""
 
@@ -65,6 +68,20 @@ class LightSpan(_Span):
         self._limits = tracer._span_limits
         self._lock = threading.Lock()
         self._record_end_metrics = noop
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set an attribute; what has nothing to be cleaned is not cleaned."""
+        held: Any = self._attributes
+        clean = type(key) is str and key and type(value) in _CLEAN
+        if not clean or (held.maxlen is not None and len(held._dict) >= held.maxlen):
+            return super().set_attribute(key, value)
+        with self._lock:
+            if self._end_time is None:
+                with held._lock:
+                    held._dict.pop(key, None)  # what was set last stands last
+                    held._dict[key] = value
+                return None
+        return super().set_attribute(key, value)  # which says that it is too late
 
     def _add_event(self, event: Any) -> None:
         with self._lock:

@@ -68,6 +68,7 @@ PROVIDERS: Mapping[str, dict[str, Any]] = {
     "ratio": {"sampler": ParentBased(TraceIdRatioBased(0.5))},
     "some": {"sampler": ParentBased(ALWAYS_ON, remote_parent_not_sampled=ALWAYS_ON)},
     "adding": {"sampler": Adding()},
+    "full": {"span_limits": SpanLimits(max_span_attributes=5)},
     "few": {"span_limits": SpanLimits(max_span_attributes=3)},
     "none": {"span_limits": SpanLimits(max_span_attributes=0)},
     "short": {"span_limits": SpanLimits(max_span_attribute_length=0)},
@@ -99,7 +100,7 @@ def described(span: ReadableSpan) -> dict[str, Any]:
     fields: dict[str, Any] = {**vars(span)}
     for name in ("_start_time", "_end_time", "_instrumentation_info"):
         fields.pop(name)
-    fields["_attributes"] = dict(span.attributes or {})
+    fields["_attributes"] = list((span.attributes or {}).items())  # in their order
     fields["_events"] = [(event.name, dict(event.attributes or {})) for event in span.events]
     fields["_links"] = [(link.context, dict(link.attributes or {})) for link in span.links]
     fields["dropped"] = span.dropped_attributes, span.dropped_events, span.dropped_links
@@ -111,6 +112,11 @@ def described(span: ReadableSpan) -> dict[str, Any]:
 def use(span: trace.Span) -> None:
     """Everything that one can do with a span."""
     span.set_attribute("later", 1)
+    span.set_attribute("text", "set once more")
+    for odd in ([1, 2], None, {"a": {"b": object}}, b"bytes", object):
+        span.set_attribute(f"odd {odd!s:.9}", odd)  # type: ignore[arg-type]
+    span.set_attribute("", "no key")
+    span.set_attribute(7, "no text")  # type: ignore[arg-type]
     span.set_attributes({"later.still": "x", "text": "changed"})
     for number in range(2):
         span.add_event("event", {"n": number})
@@ -154,7 +160,7 @@ def test_light_where_it_may_be() -> None:
         for name, how in PROVIDERS.items()
     }
     assert [name for name, is_light in light.items() if is_light] == [
-        "default", "always", "some", "small",
+        "default", "always", "some", "full", "small",
     ]  # fmt: skip
 
 
@@ -171,6 +177,14 @@ def test_processors_see_it_in_the_given_context() -> None:
     _sdk_spans.start_span(recorder.tracer, "n", SpanKind.CLIENT, GIVEN, PARENTS["local"])
     _sdk_spans.start_span(recorder.tracer, "n", SpanKind.CLIENT, GIVEN)
     assert seen == [("a", PARENTS["local"]), ("a", None)]
+
+
+def test_too_late() -> None:
+    """An ended span takes no attribute."""
+    span: Any = _sdk_spans.start_span(Recorder().tracer, "n", SpanKind.CLIENT, GIVEN)
+    span.end()
+    span.set_attribute("a", 1)
+    assert dict(span.attributes) == GIVEN
 
 
 def test_given_attributes_are_not_kept() -> None:

@@ -10,7 +10,7 @@ Observed, because a heartbeat must be told again and again: a gauge that is set 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import (
@@ -28,7 +28,7 @@ from otel_shim import jobs
 from otel_shim._guard import guarded
 from otel_shim.heartbeats import Declaration, Heartbeat, heartbeats
 from otel_shim.jobs import Ended, Work
-from otel_shim.signals.metrics import SCOPE, histogram
+from otel_shim.signals.metrics import SCOPE, as_of, histogram
 
 _Observe = Callable[[CallbackOptions], Iterable[Observation]]
 
@@ -105,15 +105,15 @@ def _observe(meters: MeterProvider) -> None:
         meters.get_meter(SCOPE).create_observable_gauge(name, [observe], unit, brief)
 
 
-def _of_beats(value_of: Callable[[Heartbeat], float | None]) -> _Observe:
+def _of_beats(value_of: Callable[[Heartbeat], _Told | None]) -> _Observe:
     @guarded(default=())
     def observe(_: Any) -> Iterable[Observation]:
         return list(_observations())
 
     def _observations() -> Iterator[Observation]:
         for name, beat in heartbeats.beats().items():
-            if (value := value_of(beat)) is not None:
-                yield Observation(value, {semconv.SAAS_OPERATION: name})
+            if (told := value_of(beat)) is not None:
+                yield Observation(told.value, {semconv.SAAS_OPERATION: name}, as_of(told.at))
 
     return observe
 
@@ -130,17 +130,35 @@ def _of_declarations(value_of: Callable[[Declaration], float | None]) -> _Observ
                     semconv.SAAS_OPERATION: declared.name,
                     semconv.SAAS_JOB_CRITICAL: declared.critical,
                 }
-                yield Observation(value, labels)
+                # Of several processes' the first declaration counts, hence time that runs backwards.
+                yield Observation(value, labels, as_of(-declared.at))
 
     return observe
 
 
-_BEATS: dict[str, Callable[[Heartbeat], float | None]] = {
-    semconv.METRIC_SAAS_JOB_ACTIVE: lambda beat: beat.active,
-    semconv.METRIC_SAAS_JOB_BACKLOG: lambda beat: beat.backlog,
-    semconv.METRIC_SAAS_JOB_LAST_START_TIMESTAMP: lambda beat: beat.last_start,
-    semconv.METRIC_SAAS_JOB_LAST_SUCCESS_TIMESTAMP: lambda beat: beat.last_success,
-    semconv.METRIC_SAAS_JOB_LAST_DURATION: lambda beat: beat.last_duration,
+class _Told(NamedTuple):
+    """A value, and when it was true: where several processes run a job, the last one to run it is right."""
+
+    value: float
+    at: float
+
+
+def _told(value: float | None, at: float | None) -> _Told | None:
+    return _Told(value, at) if value is not None and at is not None else None
+
+
+_BEATS: dict[str, Callable[[Heartbeat], _Told | None]] = {
+    semconv.METRIC_SAAS_JOB_ACTIVE: lambda beat: _told(beat.active, beat.last_start),
+    semconv.METRIC_SAAS_JOB_BACKLOG: lambda beat: _told(beat.backlog, beat.last_start),
+    semconv.METRIC_SAAS_JOB_LAST_START_TIMESTAMP: lambda beat: _told(
+        beat.last_start, beat.last_start
+    ),
+    semconv.METRIC_SAAS_JOB_LAST_SUCCESS_TIMESTAMP: lambda beat: _told(
+        beat.last_success, beat.last_success
+    ),
+    semconv.METRIC_SAAS_JOB_LAST_DURATION: lambda beat: _told(
+        beat.last_duration, beat.last_success
+    ),
 }
 _DECLARED: dict[str, Callable[[Declaration], float | None]] = {
     semconv.METRIC_SAAS_JOB_DECLARED_TIMESTAMP: lambda job: (

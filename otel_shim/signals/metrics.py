@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, create_key, get_value, set_value
 from opentelemetry.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics import MeterProvider as SDKMeterProvider
 from opentelemetry.sdk.metrics.view import View
@@ -56,6 +56,20 @@ _KEYS = (
     semconv.SAAS_ACTOR_ROLE,
     semconv.SAAS_PLAN,
 )
+
+
+_AS_OF = create_key("otel-shim-as-of")
+
+
+def as_of(seconds: float) -> Context:
+    """The context of an observation that was true at a time: of several processes' the newest counts."""
+    return set_value(_AS_OF, seconds, Context())
+
+
+def observed_at(context: Context | None, otherwise: float) -> float:
+    """When an observation was true, in seconds."""
+    found = get_value(_AS_OF, context)
+    return found if isinstance(found, float) else otherwise
 
 
 def histogram(meters: MeterProvider, name: str) -> Histogram:

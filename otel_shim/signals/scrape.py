@@ -6,8 +6,11 @@ Publisher   ─▶ who holds the lock serves the port; when it dies, another tak
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import hmac
+import multiprocessing
+import multiprocessing.util
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,7 +31,7 @@ from otel_shim import _sdk_compat, attributes
 from otel_shim import _semconv as semconv
 from otel_shim._guard import guarded, logger
 from otel_shim.signals import exposition
-from otel_shim.signals.metrics import EXEMPLAR_REQUEST_ID, LIMIT, OVERFLOW
+from otel_shim.signals.metrics import EXEMPLAR_REQUEST_ID, LIMIT, OVERFLOW, observed_at
 from otel_shim.signals.series import (
     COUNTER,
     GAUGE,
@@ -79,7 +82,8 @@ class SharedStorage:
         elif len(slot.values) == 1:
             self._series.put(slot, (value,))
         else:
-            self._series.put(slot, (value, measurement.time_unix_nano / 1e9))
+            now = measurement.time_unix_nano / 1e9
+            self._series.put(slot, (value, observed_at(measurement.context, now)))
 
     def collect(self) -> None:
         """Nothing for the SDK: what is here is read from the files."""
@@ -145,6 +149,7 @@ class Publisher:
     def close(self) -> None:
         """Leave the port and the files to others, and record no more; for tests."""
         self._closed.set()
+        atexit.unregister(self.read)
         if self._thread is not None:
             self._thread.join()
         if self._server is not None:
@@ -155,7 +160,15 @@ class Publisher:
         self._turn = self._server = None
         self.series.forget()
 
+    def read(self) -> None:
+        """Read the observable instruments of this process now."""
+        guarded(default=None)(self.observer.collect)()
+
     def _run(self) -> None:
+        # The file of a script that lived for a second stays when that has ended, so it is to be complete.
+        atexit.register(self.read)
+        if multiprocessing.parent_process() is not None:  # which may end without exit handlers
+            multiprocessing.util.Finalize(None, self.read, exitpriority=0)
         self._thread = threading.Thread(target=self._work, name="otel-shim-metrics", daemon=True)
         self._thread.start()
 
@@ -174,7 +187,7 @@ class Publisher:
             if self._server is None and self._is_our_turn():
                 self._serve()
             if ticks % _OBSERVE_EACH == 0:
-                guarded(default=None)(self.observer.collect)()
+                self.read()
             ticks += 1
 
     @guarded(default=False)

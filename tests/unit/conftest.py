@@ -20,6 +20,7 @@ from otel_shim import context as identity_context
 from otel_shim.capture import fastapi as fastapi_capture
 from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
+from otel_shim.heartbeats import heartbeats
 from otel_shim.signals.logs import IdentityLogRecordProcessor
 from otel_shim.signals.propagation import EdgePropagator
 from otel_shim.signals.spans import IdentitySpanProcessor
@@ -33,6 +34,8 @@ def _isolated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Counters, reported faults and the current context are the test's own."""
     monkeypatch.setattr(counters, "_counts", Counter())
     monkeypatch.setattr(_guard, "_reported", set())
+    monkeypatch.setattr(heartbeats, "_declared", {})
+    monkeypatch.setattr(heartbeats, "_beats", {})
     monkeypatch.setattr(identity_context, "_stamp", identity_context._stamp)
     token = context.attach(context.Context())
     yield

@@ -306,7 +306,12 @@ def test_a_full_disk_is_counted_and_breaks_nothing(
 def test_names_are_those_of_the_contract() -> None:
     """What the contract says of a metric's name in Prometheus is what it has on /metrics."""
     contract = yaml.safe_load((ROOT / "semconv/metrics.yaml").read_text())
-    kinds = {"counter": series.COUNTER, "gauge": series.GAUGE, "histogram": series.HISTOGRAM}
+    kinds = {
+        "counter": series.COUNTER,
+        "gauge": series.GAUGE,
+        "histogram": series.HISTOGRAM,
+        "updowncounter": series.UP_DOWN,
+    }
     for metric in (*contract["groups"], *contract["upstream"]):
         kind = kinds[metric["instrument"]]
         description = Description(kind, metric["metric_name"], metric["unit"], "", (), ())

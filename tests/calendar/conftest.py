@@ -59,7 +59,7 @@ def server(request: pytest.FixtureRequest) -> servers.CalendarServer:
 @pytest.fixture
 def recording() -> Iterator[Recording]:
     """The instrumentors at work, with providers of the test's own that stamp identity."""
-    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()  # type: ignore[no-untyped-call]
+    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
     tracers, meters = TracerProvider(shutdown_on_exit=False), MeterProvider([reader])
     tracers.add_span_processor(IdentitySpanProcessor())
     tracers.add_span_processor(SimpleSpanProcessor(exporter))

@@ -76,7 +76,7 @@ class Recording:
         error = attributes.get("error.type")
         assert span.status.status_code.name == ("UNSET" if error is None else "ERROR")
         assert attributes["saas.operation"] == OPERATION
-        assert facts["requests"] >= len(self.below(span))
+        assert int(str(facts["requests"])) >= len(self.below(span))
         requests = [request(each) for each in self.below(span)]
         return Sync(span, facts, error if error is None else str(error), requests)
 

@@ -49,12 +49,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def radicale(folder: Path) -> Iterator[CalendarServer]:
-    """Radicale with one account."""
+def radicale(folder: Path, python: str = sys.executable) -> Iterator[CalendarServer]:
+    """Radicale with one account, from the environment of an interpreter."""
     port = free_port()
     (folder / "users").write_text(f"{LOGIN}:{PASSWORD}\n")
     (folder / "config").write_text(_RADICALE.format(port=port, folder=folder))
-    argv = (sys.executable, "-m", "radicale", "--config", str(folder / "config"))
+    argv = (python, "-m", "radicale", "--config", str(folder / "config"))
     with program(argv, port, folder / "radicale.log"):
         home = f"http://127.0.0.1:{port}/"
         yield CalendarServer("radicale", home, LOGIN, PASSWORD, folder)

@@ -28,7 +28,7 @@ from .recording import Recording
 try:
     import niquests
 except ImportError:
-    niquests = None  # type: ignore[assignment]
+    niquests = None
 
 LOGIN_PAGE = b"<!DOCTYPE html><html><title>Sign in</title><form action=/login></form></html>"
 SECRET_PATH = "/calendar/ical/alice%40example.com/private-0f1e2d3c/basic.ics"
@@ -415,7 +415,7 @@ def test_compressed(site: Site, get: Get, recording: Recording) -> None:
 def test_subclasses_keep_their_type(recording: Recording) -> None:
     """The wrapper stands before a class method; subclasses still get what they are."""
 
-    class Mine(icalendar.Calendar):
+    class Mine(icalendar.Calendar):  # type: ignore[misc]
         """A calendar of the application's own."""
 
     assert type(Mine.from_ical(feed("one"))) is type(_without(Mine))
@@ -427,6 +427,6 @@ def _without(kind: type[icalendar.Calendar]) -> icalendar.Calendar:
     IcalendarInstrumentor().uninstrument()
     try:
         found: Any = kind.from_ical(feed("one"))
-        return found  # type: ignore[no-any-return]
+        return found
     finally:
         IcalendarInstrumentor().instrument()

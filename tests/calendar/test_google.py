@@ -58,7 +58,8 @@ class Google:
         length = int(handler.headers.get("Content-Length") or 0)
         handler.rfile.read(length)
         if self.failing:
-            status, body = self.failing.pop(0), {"error": {"code": 0, "message": "alice"}}
+            status = self.failing.pop(0)
+            body: dict[str, Any] = {"error": {"code": 0, "message": "alice"}}
         elif handler.command == "GET":
             status, body = self.list(parse_qs(urlsplit(handler.path).query))
         else:

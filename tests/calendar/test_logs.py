@@ -50,10 +50,12 @@ def exported(recording: Recording) -> Iterator[InMemoryLogRecordExporter]:
 
 def texts(exporter: InMemoryLogRecordExporter) -> list[tuple[str, str]]:
     """Logger and text of every record."""
-    return [
-        (data.instrumentation_scope.name, f"{data.log_record.body} {data.log_record.attributes}")
-        for data in exporter.get_finished_logs()
-    ]
+    found = []
+    for data in exporter.get_finished_logs():
+        assert data.instrumentation_scope is not None
+        record = data.log_record
+        found.append((data.instrumentation_scope.name, f"{record.body!s} {record.attributes}"))
+    return found
 
 
 async def test_bodies_at_debug(

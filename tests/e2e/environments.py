@@ -49,6 +49,9 @@ CONTRIB_FASTAPI = Environment("contrib-fastapi", ("fastapi==0.141.1", "sqlalchem
 JOBS = Environment("jobs", group="saas-jobs")
 """With what the sample's scheduler needs: urllib3-future stands in the place of urllib3."""
 
+CALENDAR = Environment("calendar", group="calendar")
+"""Clients and servers of calendars: urllib3-future stands in the place of urllib3."""
+
 
 def make(environment: Environment) -> Environment:
     """Install wheel and application packages, unless that was done for these very sources."""

@@ -25,11 +25,21 @@ demo: setup binaries envs ## Run the sample app with Collector and Jaeger, and f
 	@$(RUN) python -m examples.saas.demo
 
 .PHONY: test
-test: unit go-test contract e2e ## Run every test, on real binaries
+test: unit calendar go-test contract e2e ## Run every test, on real binaries
 
 .PHONY: unit
 unit: setup ## Python unit tests
 	@$(RUN) pytest tests/unit
+
+.PHONY: calendar
+calendar: setup ## Calendars against real Radicale and Xandikos, over each HTTP client, in an environment of their own
+	@UV_PROJECT_ENVIRONMENT=$(ENVS)/calendar $(SYNC) --no-default-groups --group calendar
+	@$(ENVS)/calendar/bin/python -m pytest tests/calendar
+	@CALENDAR_TRANSPORT=others $(ENVS)/calendar/bin/python -m pytest tests/calendar
+
+.PHONY: upstream-calendar
+upstream-calendar: setup ## The own tests of caldav and icalendar, without and with our instrumentors: they must end alike
+	@$(RUN) python -m tests.calendar.upstream
 
 .PHONY: go-test
 go-test: setup ## Go tests of the processor, with the race detector where there is a C compiler

@@ -128,7 +128,8 @@ def _before_publish(
     if sending is None or not headers or sending.queue is not None:
         return
     queue = declare[0].name if declare else routing_key
-    sending.to(str(queue), headers.get("id"), headers)
+    sending.to(str(queue), headers.get("id"))
+    deliveries.mark(headers, queues.label(queue))
 
 
 # --- running -------------------------------------------------------------------------------------------

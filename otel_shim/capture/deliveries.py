@@ -81,9 +81,9 @@ def _from_environment() -> str:
 class Sending:
     """A message on its way into a queue, and its span."""
 
-    def __init__(self, system: str, job: str) -> None:
-        self.system = system
+    def __init__(self, system: str, job: str, arrives: bool) -> None:
         self.queue: str | None = None
+        self._arrives = arrives
         self.span = trace.get_tracer("otel_shim").start_span(
             f"send {job}",
             kind=SpanKind.PRODUCER,
@@ -98,14 +98,13 @@ class Sending:
         )
 
     @guarded(default=None)
-    def to(self, queue: str, message_id: Any, carrier: MutableMapping[str, Any]) -> None:
-        """Name its queue, and write into the message what the worker will need."""
+    def to(self, queue: str, message_id: Any) -> None:
+        """Say into which queue it goes."""
         self.queue = queues.label(queue)
         self.span.set_attribute(MESSAGING_DESTINATION_NAME, self.queue)
         self.span.set_attribute(semconv.SAAS_QUEUE_NAME, self.queue)
         if (run_id := run_id_of(message_id)) is not None:
             self.span.set_attribute(semconv.SAAS_JOB_RUN_ID, run_id)
-        mark(carrier, self.queue)
 
     @guarded(default=None)
     def end(self, error: BaseException | None = None) -> None:
@@ -116,15 +115,15 @@ class Sending:
         if error is not None:
             self.span.set_attribute(ERROR_TYPE, type(error).__qualname__)
             self.span.set_status(Status(StatusCode.ERROR))
-        elif self.queue is not None:
+        elif self.queue is not None and self._arrives:
             queues.enqueued(self.queue)
         self.span.end()
 
 
 @guarded(default=None)
-def sending(system: str, job: str) -> Sending | None:
-    """Begin to send a message for a job."""
-    return Sending(system, job)
+def sending(system: str, job: str, arrives: bool = True) -> Sending | None:
+    """Begin to send a message for a job; ``arrives`` where it is to be taken at once."""
+    return Sending(system, job, arrives)
 
 
 def at_hand() -> Sending | None:

@@ -6,7 +6,7 @@ import atexit
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from opentelemetry import _logs, metrics, trace
@@ -208,14 +208,16 @@ def quiet_exporters() -> None:
 
 
 @guarded(default=None)
-def flush(seconds: float = _FLUSH_SECONDS) -> None:
+def flush(seconds: float = _FLUSH_SECONDS, only: Iterable[Any] | None = None) -> None:
     """Export what is queued, all signals at once, and wait for it no longer than so many seconds.
+
+    ``only`` are the providers whose signals are meant, by default all three.
 
     For a process that ends without Python's own exit: uvicorn, when it has shut down in good order,
     ends by the signal that it was sent.
     """
     deadline = time.monotonic() + seconds
-    providers = (
+    providers = only or (
         trace.get_tracer_provider(),
         _logs.get_logger_provider(),
         metrics.get_meter_provider(),

@@ -51,6 +51,8 @@ JOBS = Environment("jobs", group="saas-jobs")
 
 CALENDAR = Environment("calendar", group="calendar")
 """Clients and servers of calendars: urllib3-future stands in the place of urllib3."""
+QUEUES = Environment("queues", ("celery[redis]==5.7.0", "rq==3.0.0"))
+"""With both of the libraries for queues, and the client of Redis."""
 
 
 def make(environment: Environment) -> Environment:

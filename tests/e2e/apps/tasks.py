@@ -1,4 +1,4 @@
-"""Tasks of Celery and who asks for them; nothing here knows of telemetry.
+"""Tasks of Celery and who asks for them; nothing here knows of telemetry but one task.
 
 Run as a program it sends tasks: ``python -m apps.tasks add 3`` sends three.
 """
@@ -71,6 +71,15 @@ def lost() -> None:
 @celery.task(name="reports.ignored")
 def ignored() -> None:
     raise Ignore
+
+
+@celery.task(name="mail.bind")
+def bind() -> None:
+    """Says whose work it is, and forgets to end that."""
+    import otel_shim
+
+    otel_shim.bind(org_id="acme", user_id="anna")
+    otel_shim.identity(org_id="acme", user_id="anna").__enter__()
 
 
 @celery.task(name="mail.send")

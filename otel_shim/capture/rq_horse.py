@@ -1,0 +1,308 @@
+"""RQ's work horses: a process for each job, whose metrics its worker records.
+
+    worker ─ fork ─▶ horse ─▶ the run: spans and logs, sent before the horse ends (it does by os._exit)
+       ▲                └───▶ what the run's metrics are told ─┐
+       └────────────────────────── a pipe ─────────────────────┘
+
+Series that live as long as one job say nothing, and each would be a new one. A horse that dies
+without a word has its run told by the worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from opentelemetry import _logs, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+from otel_shim import _semconv as semconv
+from otel_shim import jobs, queues
+from otel_shim._guard import guarded
+from otel_shim.capture import deliveries
+from otel_shim.heartbeats import heartbeats
+from otel_shim.jobs import Course, Ended, Run, Work
+from otel_shim.signals import export
+
+_LONGEST = 1 << 16
+_MOST_WAITS = 500
+_FLUSH_SECONDS = 3.0
+_report: int | None = None
+"""In a horse: the pipe to its worker."""
+_PIPE = "_otel_shim_pipe"
+_BEGAN = "_otel_shim_began"
+
+
+# --- in the worker -------------------------------------------------------------------------------------
+
+
+def fork(wrapped: Any, worker: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``fork_work_horse(job, queue)``: the horse never returns from it."""
+    global _report
+    pipe = _open(worker)
+    try:
+        return wrapped(*args, **kwargs)
+    finally:  # in the worker only
+        if pipe is not None:
+            os.close(pipe)
+            _report = None
+            _taken(args[0] if args else kwargs["job"])
+
+
+@guarded(default=None)
+def _open(worker: Any) -> int:
+    global _report
+    if (left := vars(worker).pop(_PIPE, None)) is not None:  # of a fork that failed
+        os.close(left)
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    setattr(worker, _PIPE, reading)
+    setattr(worker, _BEGAN, time.time())
+    _report = writing
+    return writing
+
+
+@guarded(default=None)
+def _taken(job: Any) -> None:
+    if (since := deliveries.moment(job.enqueued_at)) is not None:
+        queues.taken(str(job.origin), time.time() - since)
+
+
+def monitor(wrapped: Any, worker: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``monitor_work_horse(job, queue, …)``: returns when the horse has ended, however it did."""
+    try:
+        return wrapped(*args, **kwargs)
+    finally:
+        pipe = vars(worker).pop(_PIPE, None)
+        if pipe is not None:
+            _told(worker, args[0] if args else kwargs["job"], _read(pipe))
+
+
+def _read(pipe: int) -> bytes:
+    """What the horse wrote; it has ended, so there is nothing to wait for."""
+    try:
+        return os.read(pipe, _LONGEST)
+    except BlockingIOError:  # a process that the job started holds the other end
+        return b""
+    finally:
+        os.close(pipe)
+
+
+@guarded(default=None)
+def _told(worker: Any, job: Any, text: bytes) -> None:
+    queues.finished(str(job.origin))
+    told = list(_lines(text))
+    begun = next((each for each in told if "began" in each), None)
+    ended = [each for each in told if "outcome" in each]
+    for each in ended:
+        _replay(each)
+    for each in told:
+        _count(each)
+    if begun is not None and not any(each["span"] == begun["span"] for each in ended):
+        _lost(begun, getattr(worker, _BEGAN))
+
+
+def _lines(text: bytes) -> Iterator[Mapping[str, Any]]:
+    """What the horse told; a line that its end has cut off is not one."""
+    for line in text.split(b"\n")[:-1]:
+        yield json.loads(line)
+
+
+def _count(told: Mapping[str, Any]) -> None:
+    """Count what the job did with queues."""
+    for queue, items in told.get("enqueued", {}).items():
+        queues.enqueued(queue, items)
+    for queue, items in told.get("finished", {}).items():
+        queues.finished(queue, items)
+    for queue, seconds in told.get("taken", ()):
+        queues.taken(queue, seconds)
+
+
+def _replay(told: Mapping[str, Any]) -> None:
+    """Record a run of the horse as if it had been here; its span is the horse's."""
+    recorder = jobs.use_recorder(None)
+    jobs.use_recorder(recorder)
+    work = Work(_run(told), NonRecordingSpan(_span(told)), told["began_at"], Context())
+    work.ended = True
+    work.start_delay = told["start_delay"]
+    work.items = told["items"]
+    work.overlaps = heartbeats.started(work.run.name, told["began_at"])
+    success = told["outcome"] == semconv.SAAS_JOB_OUTCOME_SUCCESS
+    at = told["began_at"] + told["seconds"]
+    heartbeats.ended(work.run.name, at, told["seconds"], success)
+    if told["backlog"] is not None:
+        heartbeats.waiting(work.run.name, told["backlog"])
+    if recorder is not None:
+        recorder.started(work)
+        recorder.ended(
+            Ended(work, told["outcome"], told["seconds"], told["overrun"], told["error_type"])
+        )
+
+
+def _lost(told: Mapping[str, Any], began: float) -> None:
+    """Tell of a run whose horse died: a span of its own, in place of the horse's, which never came."""
+    course = Course(
+        began,
+        max(0.0, time.time() - began),
+        semconv.SAAS_JOB_OUTCOME_FAILURE,
+        "WorkHorseTerminated",
+    )
+    jobs.took_place(_run(told), course)
+
+
+def _run(told: Mapping[str, Any]) -> Run:
+    link = told.get("link")
+    return Run(
+        told["name"],
+        told["system"],
+        told["trigger"],
+        attempt=told["attempt"],
+        run_id=told["run_id"],
+        link=_context(link) if link is not None else None,
+        attributes=told["attributes"],
+    )
+
+
+def _span(told: Mapping[str, Any]) -> SpanContext:
+    return _context(told["span"])
+
+
+def _context(ids: list[int]) -> SpanContext:
+    return SpanContext(ids[0], ids[1], is_remote=True, trace_flags=TraceFlags(ids[2]))
+
+
+# --- in the horse --------------------------------------------------------------------------------------
+
+
+class _ToWorker:
+    """What a horse's runs are told to, in place of metrics."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+
+    @guarded(default=None)
+    def started(self, work: Work) -> None:
+        """Nothing: the job's own run is told of by ``began``, others when they end."""
+
+    @guarded(default=None)
+    def ended(self, ended: Ended) -> None:
+        """Tell how a run ended."""
+        self.write(
+            {
+                **_about(ended.work),
+                "outcome": ended.outcome,
+                "seconds": ended.seconds,
+                "overrun": ended.overrun,
+                "error_type": ended.error_type,
+                "items": ended.work.items,
+                "backlog": ended.work.backlog,
+            }
+        )
+
+    def unstarted(self, name: str, outcome: str, count: int) -> None:
+        """A horse starts what it has; schedulers live elsewhere."""
+
+    @guarded(default=None)
+    def write(self, told: Mapping[str, Any]) -> None:
+        """Write a line, at most as much as a pipe holds."""
+        os.write(self._pipe, json.dumps(told).encode() + b"\n")
+
+
+class _Items:
+    """What a job does with queues, told when it ends; its own message is the worker's to count."""
+
+    def __init__(self) -> None:
+        self.own: str | None = None
+        self._enqueued: Counter[str] = Counter()
+        self._finished: Counter[str] = Counter()
+        self._taken: list[tuple[str, float]] = []
+
+    def enqueued(self, queue: str, items: int) -> None:
+        """Items were put into a queue."""
+        self._enqueued[queue] += items
+
+    def taken(self, queue: str, waited_seconds: float) -> None:
+        """An item was taken; of very many only the first."""
+        if queue != self.own and len(self._taken) < _MOST_WAITS:
+            self._taken.append((queue, waited_seconds))
+
+    def finished(self, queue: str, items: int) -> None:
+        """Items are done with."""
+        if queue != self.own:
+            self._finished[queue] += items
+
+    def told(self) -> dict[str, Any]:
+        """All of it."""
+        return {"enqueued": self._enqueued, "finished": self._finished, "taken": self._taken}
+
+
+_to_worker: _ToWorker | None = None
+_items = _Items()
+
+
+def _about(work: Work) -> dict[str, Any]:
+    run = work.run
+    return {
+        "name": run.name,
+        "system": run.system,
+        "trigger": run.trigger,
+        "attempt": run.attempt,
+        "run_id": run.run_id,
+        "attributes": dict(run.attributes),
+        "link": _ids(run.link or run.parent),
+        "span": _ids(work.span.get_span_context()),
+        "began_at": work.started_at,
+        "start_delay": work.start_delay,
+    }
+
+
+def _ids(span: SpanContext | None) -> tuple[int, int, int] | None:
+    return None if span is None else (span.trace_id, span.span_id, int(span.trace_flags))
+
+
+def ride(wrapped: Any, worker: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``main_work_horse(job, queue)``: the first thing that a horse does."""
+    _report_to_worker()
+    return wrapped(*args, **kwargs)
+
+
+@guarded(default=None)
+def _report_to_worker() -> None:
+    global _to_worker
+    queues.silence()
+    if _report is not None:
+        os.set_blocking(_report, False)
+        _to_worker = _ToWorker(_report)
+        jobs.use_recorder(_to_worker)
+        queues.use_meter(_items)
+
+
+@guarded(default=None)
+def began(taken: deliveries.Taken | None) -> None:
+    """Tell the worker which run begins, so that it can tell of it when the horse cannot."""
+    if _to_worker is not None and taken is not None and taken.work is not None:
+        _items.own = queues.label(taken.delivery.queue)
+        _to_worker.write({**_about(taken.work), "began": True})
+
+
+def perform(wrapped: Any, worker: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``perform_job(…)``: what a horse does before it ends, without Python's own exit."""
+    try:
+        return wrapped(*args, **kwargs)
+    finally:
+        if worker.is_horse:
+            _flush()
+
+
+@guarded(default=None)
+def _flush() -> None:
+    """Send spans and logs; metrics too where no worker records them (``SpawnWorker``)."""
+    if _to_worker is None:
+        return export.flush(_FLUSH_SECONDS)
+    _to_worker.write(_items.told())
+    return export.flush(_FLUSH_SECONDS, (trace.get_tracer_provider(), _logs.get_logger_provider()))

@@ -249,6 +249,70 @@ def propagators(propagator: TextMapPropagator) -> tuple[TextMapPropagator, ...]:
     return tuple(propagator._propagators)
 
 
+class HttpxParts:
+    """What the official instrumentation of httpx does around a call; its parts are its own affair.
+
+    AttributeError where it has other parts.
+    """
+
+    def __init__(self, official: Any) -> None:
+        self._official = official
+        self._kind = official._BaseHTTPXClientInstrumentor
+        self._mode = official._StabilityMode.HTTP
+        self.wrapper = self._kind._handle_request_wrapper
+        self.async_wrapper = self._kind._handle_async_request_wrapper
+        self.span_name: Callable[[str], str] = official._get_default_span_name
+        self.redacted: Callable[[str], str] = official.redact_url
+        self._about_request = official._apply_request_client_attributes_to_span
+        self._to_span = official._apply_response_client_attributes_to_span
+        self._to_metrics = official._apply_response_client_attributes_to_metrics
+        self._inject = official._inject_propagation_headers
+        labels = (
+            official._client_duration_attrs_old,
+            official._client_duration_attrs_new,
+            self._mode,
+        )
+        self._filter = official._filter_semconv_duration_attrs, labels
+
+    def replace(self, wrapper: Any, async_wrapper: Any) -> None:
+        """Do this around a call instead, for whoever instruments from now on."""
+        self._kind._handle_request_wrapper = staticmethod(wrapper)
+        self._kind._handle_async_request_wrapper = staticmethod(async_wrapper)
+
+    def excludes(self, excluded: Any) -> bool:
+        """Whether any URL is excluded."""
+        return bool(excluded and excluded._excluded_urls)
+
+    def about_request(
+        self, module: Any, method: str, url: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The attributes of a request's span, and its labels so far."""
+        attributes: dict[str, Any] = {}
+        labels: dict[str, Any] = {}
+        self._about_request(attributes, labels, url, method, self._mode, module)
+        return attributes, labels
+
+    def labels(
+        self, module: Any, method: str, url: Any, status: int, version: str
+    ) -> dict[str, Any]:
+        """The labels of a call's duration."""
+        _, labels = self.about_request(module, method, url)
+        self._to_metrics(trace_api.INVALID_SPAN, labels, status, version, self._mode)
+        only, known = self._filter
+        found: dict[str, Any] = only(labels, *known)
+        return found
+
+    def inject(self, module: Any, request: Any) -> None:
+        """Put the current context into a request's headers."""
+        self._inject(request.headers, (request,), {}, module)
+
+    def answered(self, module: Any, span: Any, status: int, version: str) -> None:
+        """Note an answer on a span."""
+        self._to_metrics(span, {}, status, version, self._mode)
+        if span.is_recording():
+            self._to_span(span, status, version, self._mode, module)
+
+
 def add_views(provider: MeterProvider, instruments: Iterable[Any], views: Sequence[View]) -> bool:
     """Add views to a provider, unless one of it matches an instrument already; the constructor alone takes them.
 

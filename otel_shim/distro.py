@@ -42,7 +42,7 @@ from opentelemetry.util._importlib_metadata import EntryPoint
 
 from otel_shim import _sdk_compat, attributes, context, jobs, pseudonym, steering
 from otel_shim._guard import guarded, logger
-from otel_shim.capture import deliveries, fastapi, sqlalchemy, starlette
+from otel_shim.capture import deliveries, fastapi, httpx, sqlalchemy, starlette
 from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
@@ -159,6 +159,8 @@ def pre_instrument() -> None:
         starlette.install(capture)
     if wired.wants("sqlalchemy"):
         sqlalchemy.install()
+    if wired.wants("httpx"):
+        httpx.install()
 
 
 @guarded(default=None)

@@ -390,7 +390,7 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     ),
     "saas.connector.wait.duration": (
         "s",
-        "Time that a logical call to a partner slept between its attempts, because of errors or a limit of rate.",
+        "Time that a logical call to a partner waited between two of its attempts, because of an error or a limit of rate.",
     ),
     "saas.connector.calls": (
         "{call}",

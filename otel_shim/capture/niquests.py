@@ -29,18 +29,16 @@ from opentelemetry.semconv.attributes.http_attributes import (
 from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL_VERSION
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 from opentelemetry.semconv.attributes.url_attributes import URL_FULL, URL_SCHEME
-from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.util.http import get_excluded_urls, redact_url, sanitize_method
 
 from otel_shim._guard import guarded
 from otel_shim.capture.patches import Patches
 from otel_shim.model import Scalar
+from otel_shim.signals.connectors import http_duration
 
 _PORTS = {"http": 80, "https": 443}
 _VERSIONS = {10: "1.0", 11: "1.1", 20: "2", 30: "3"}
-# The advice of the HTTP conventions.
-_BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
 
 class NiquestsInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -74,12 +72,7 @@ class Niquests:
     ) -> None:
         meters = meters or metrics.get_meter_provider()
         self.tracer = trace.get_tracer("otel_shim.niquests", tracer_provider=tracers)
-        self.duration = meters.get_meter("otel_shim.niquests").create_histogram(
-            HTTP_CLIENT_REQUEST_DURATION,
-            "s",
-            "Duration of HTTP client requests.",
-            explicit_bucket_boundaries_advisory=_BOUNDARIES,
-        )
+        self.duration = http_duration(meters, "otel_shim.niquests")
         self._excluded = get_excluded_urls("NIQUESTS")
 
     def sent(

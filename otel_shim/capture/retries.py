@@ -24,7 +24,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from otel_shim._guard import guarded
 from otel_shim.capture.patches import Patches
 from otel_shim.signals import connectors
-from otel_shim.signals.connectors import Call, Recorder
+from otel_shim.signals.connectors import Call, Recorder, Sending
 
 _CALL = "_otel_shim_call"
 _POOLS = ("urllib3", "urllib3_future")
@@ -55,9 +55,9 @@ class RetriesInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         pools = Pools(recorder)
         for package in _POOLS:
             wrap(f"{package}.connectionpool", "HTTPConnectionPool.urlopen", pools.opened)
+            pool = "AsyncHTTPConnectionPool.urlopen"
+            wrap(f"{package}._async.connectionpool", pool, pools.async_opened)
             wrap(f"{package}.util.retry", "Retry.increment", pools.failed)
-        pool = "AsyncHTTPConnectionPool.urlopen"
-        wrap("urllib3_future._async.connectionpool", pool, pools.async_opened)
 
     def _uninstrument(self, **kwargs: Any) -> None:
         self._patches.remove()
@@ -103,7 +103,7 @@ class Tenacity:
         """``AttemptManager.__exit__``: the body of a loop is left, perhaps for good."""
         _pause(attempt.retry_state)
         if not args or args[0] is None:
-            self._perhaps_over(attempt.retry_state)
+            self._perhaps_over(attempt)
         return wrapped(*args, **kwargs)
 
     @guarded(default=None)
@@ -111,6 +111,7 @@ class Tenacity:
         kind = type(following).__name__
         if kind == "DoSleep":
             if (call := getattr(state, _CALL, None)) is not None:
+                call.over_at = None
                 self._recorder.waited(call, float(following))
         elif kind == "DoAttempt":
             _resume(state)
@@ -118,13 +119,16 @@ class Tenacity:
             self._over(state, succeeded=not state.outcome.failed)
 
     @guarded(default=None)
-    def _perhaps_over(self, state: Any) -> None:
-        """A loop that is not continued drops its state, and that is its end."""
-        call: Call | None = getattr(state, _CALL, None)
-        if call is not None and state.attempt_number > 1:
+    def _perhaps_over(self, attempt: Any) -> None:
+        """A loop that is not continued drops its attempt, and that is its end."""
+        call: Call | None = getattr(attempt.retry_state, _CALL, None)
+        if call is not None and call.attempt > 1:
             call.ends()
-            dropped = finalize(state, self._recorder.ended, call, state.attempt_number, True)
-            dropped.atexit = False
+            finalize(attempt, self._dropped, call, call.attempt).atexit = False
+
+    def _dropped(self, call: Call, attempt: int) -> None:
+        if call.attempt == attempt and call.over_at is not None:
+            self._recorder.ended(call, attempt, succeeded=True)
 
     @guarded(default=None)
     def _over(self, state: Any, succeeded: bool) -> None:
@@ -162,7 +166,7 @@ class Httpx:
 
     def sent(self, wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """``Client.send``."""
-        call = Call(connectors.current())
+        call = Sending(connectors.current())
         connectors.use(call)
         response = None
         try:
@@ -175,7 +179,7 @@ class Httpx:
         self, wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """``AsyncClient.send``."""
-        call = Call(connectors.current())
+        call = Sending(connectors.current())
         connectors.use(call)
         response = None
         try:

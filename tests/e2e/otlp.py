@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
@@ -27,6 +30,8 @@ class Span:
     span_id: str
     attributes: Mapping[str, Any]
     resource: Mapping[str, Any]
+    links: tuple[str, ...] = ()
+    """The ids of the spans that it is linked to."""
 
     @property
     def what(self) -> str:
@@ -34,6 +39,16 @@ class Span:
         if self.kind == "client":
             return "query" if "db.system.name" in self.attributes else "call"
         return self.kind
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a histogram or counter as it was exported: how often, and the sum."""
+
+    name: str
+    attributes: Mapping[str, Any]
+    count: int
+    total: float
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,18 @@ def records(fake: Fake) -> Iterator[Record]:
                     )
 
 
+def points(fake: Fake) -> Iterator[Point]:
+    """Every point of a histogram or counter in the last export of metrics."""
+    for body in _bodies(fake, "/v1/metrics")[-1:]:
+        for part in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+            for metric in (m for scope in part.scope_metrics for m in scope.metrics):
+                for each in metric.histogram.data_points:
+                    yield Point(metric.name, plain(each.attributes), each.count, each.sum)
+                for number in metric.sum.data_points:
+                    total = number.as_int or number.as_double
+                    yield Point(metric.name, plain(number.attributes), int(total), total)
+
+
 def plain(attributes: Iterable[KeyValue]) -> dict[str, Any]:
     """Attributes as Python values."""
     return {each.key: _value(each.value) for each in attributes}
@@ -97,4 +124,5 @@ def _span(span: OtlpSpan, resource: Mapping[str, Any]) -> Span:
         span.span_id.hex(),
         plain(span.attributes),
         resource,
+        tuple(link.span_id.hex() for link in span.links),
     )

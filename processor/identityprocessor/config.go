@@ -32,6 +32,14 @@ const (
 	maxLists      = 64
 )
 
+// Bounds of the limits themselves: `max_traces` sizes a table that is made at the start, nodes are
+// numbered in 32 bits, and seconds are counted in them.
+const (
+	mostTraces = 10_000_000
+	mostSpans  = 1_000_000_000
+	longestTTL = 24 * time.Hour
+)
+
 var (
 	errNoGroups       = errors.New("`groups` is empty: leave it out for the groups org and request, or name at least one")
 	errTooManyGroups  = fmt.Errorf("`groups` has more than %d entries: remove some", maxGroups)
@@ -190,7 +198,7 @@ func (cfg *Config) validateLists() error {
 		return errListMissing
 	}
 	if len(cfg.RemoteServices) > maxLists {
-		return errTooManyLists
+		return fmt.Errorf("%w (there are %d)", errTooManyLists, len(cfg.RemoteServices))
 	}
 	for i, list := range cfg.RemoteServices {
 		if len(list) < 2 || slices.Contains(list, "") {
@@ -201,23 +209,14 @@ func (cfg *Config) validateLists() error {
 }
 
 func (cfg *Config) validateBounds() error {
-	var errs []error
-	for _, bound := range []struct {
-		key   string
-		value int64
-		shown any
-	}{
-		{"quiet", int64(cfg.Quiet), cfg.Quiet},
-		{"wait", int64(cfg.Wait), cfg.Wait},
-		{"ttl", int64(cfg.TTL), cfg.TTL},
-		{"max_held_bytes", cfg.MaxHeldBytes, cfg.MaxHeldBytes},
-		{"max_traces", int64(cfg.MaxTraces), cfg.MaxTraces},
-		{"max_spans", int64(cfg.MaxSpans), cfg.MaxSpans},
-		{"max_spans_per_trace", int64(cfg.MaxSpansPerTrace), cfg.MaxSpansPerTrace},
-	} {
-		if bound.value <= 0 {
-			errs = append(errs, fmt.Errorf("`%s` must be greater than zero, not %v", bound.key, bound.shown))
-		}
+	errs := []error{
+		within("quiet", cfg.Quiet, 0),
+		within("wait", cfg.Wait, 0),
+		within("ttl", cfg.TTL, longestTTL),
+		within("max_held_bytes", cfg.MaxHeldBytes, 0),
+		within("max_traces", cfg.MaxTraces, mostTraces),
+		within("max_spans", cfg.MaxSpans, mostSpans),
+		within("max_spans_per_trace", cfg.MaxSpansPerTrace, 0),
 	}
 	if cfg.Quiet > cfg.Wait {
 		errs = append(errs, fmt.Errorf("%w (%v over %v)", errQuietOverWait, cfg.Quiet, cfg.Wait))
@@ -231,20 +230,31 @@ func (cfg *Config) validateBounds() error {
 	return errors.Join(errs...)
 }
 
+// within checks that a bound is greater than zero, and not over most, where that is given.
+func within[N time.Duration | int | int64](key string, value, most N) error {
+	switch {
+	case value <= 0:
+		return fmt.Errorf("`%s` must be greater than zero, not %v", key, value)
+	case most > 0 && value > most:
+		return fmt.Errorf("`%s` must be at most %v, not %v", key, most, value)
+	}
+	return nil
+}
+
 func (cfg *Config) validateGroups() error {
 	if len(cfg.Groups) == 0 {
 		return errNoGroups
 	}
 	if len(cfg.Groups) > maxGroups {
-		return errTooManyGroups
+		return fmt.Errorf("%w (there are %d)", errTooManyGroups, len(cfg.Groups))
 	}
 	var errs []error
 	names, owners := map[string]bool{}, cfg.reservedAttributes()
 	for i := range cfg.Groups {
 		errs = append(errs, cfg.Groups[i].validate(i, names), cfg.Groups[i].claim(i, owners))
 	}
-	if len(owners)-len(cfg.reservedAttributes()) > maxAttributes {
-		errs = append(errs, errTooManyMembers)
+	if named := len(owners) - len(cfg.reservedAttributes()); named > maxAttributes {
+		errs = append(errs, fmt.Errorf("%w (there are %d)", errTooManyMembers, named))
 	}
 	return errors.Join(errs...)
 }

@@ -22,7 +22,6 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata/metricdatatest"
 
 	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/metadatatest"
-	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
 )
 
 // bench is a started processor with its sink and its own telemetry.
@@ -411,31 +410,6 @@ func TestConflictsAreCounted(t *testing.T) {
 	b.incomplete(t, map[string]int64{"conflict": 1})
 	metadatatest.AssertEqualProcessorIdentitySpanConflicts(t, b.telemetry,
 		[]metricdata.DataPoint[int64]{{Value: 1}}, metricdatatest.IgnoreTimestamp())
-}
-
-// A chain of 100 000 spans, the leaf first: every span is looked at once when the root comes. Were
-// the work quadratic, this would not end.
-func TestLongChainLeafFirst(t *testing.T) {
-	const length = 100_000
-	b := newBench(t, func(cfg *Config) { cfg.MaxSpansPerTrace, cfg.MaxHeldBytes = 2*length, 1<<30 })
-	for from := length; from > 0; from -= 1000 {
-		batch := ptrace.NewTraces()
-		spans := batch.ResourceSpans().AppendEmpty().ScopeSpans().AppendEmpty().Spans()
-		for id := from; id > from-1000; id-- {
-			span := spans.AppendEmpty()
-			span.SetTraceID(pcommon.TraceID{1})
-			span.SetSpanID(spanID(id))
-			span.SetParentSpanID(spanID(id - 1))
-			if id == 1 {
-				span.Attributes().PutStr(semconv.SaasOrgID, "org-a")
-			}
-		}
-		require.NoError(t, b.ConsumeTraces(context.Background(), batch))
-	}
-	require.Eventually(t, func() bool { return b.sink.SpanCount() == length }, 10*time.Second, time.Millisecond)
-	for span := range spansOf(b.sink.AllTraces()) {
-		require.Equal(t, "org-a", read(span).org)
-	}
 }
 
 func spanID(n int) (id pcommon.SpanID) {

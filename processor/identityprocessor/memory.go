@@ -17,8 +17,10 @@ type memory struct {
 	lapses  lapses
 	kept    marked
 	holding holding
-	tally   tally
-	shown   levels // as last reported
+	// What was inferred for the trace of which the last released span was: more of it may leave next.
+	inferred inferences
+	tally    tally
+	shown    levels // as last reported
 
 	quiet, wait, ttl time.Duration
 	maxTraces        int
@@ -34,6 +36,7 @@ func newMemory(cfg *Config, now func() time.Duration) *memory {
 			upward: cfg.Upward == upwardLocal,
 		},
 		traces:           map[pcommon.TraceID]*trace{},
+		inferred:         inferences{},
 		lapses:           make(lapses, lapsesPerTrace*cfg.MaxTraces),
 		kept:             marked{ttl: cfg.TTL, most: cfg.MaxTraces},
 		holding:          holding{limit: cfg.MaxHeldBytes, now: now},
@@ -54,6 +57,7 @@ func (m *memory) observe(a *arrival, now time.Duration) (*trace, int32) {
 		t = m.trace(a.trace, now)
 	}
 	before := len(t.nodes)
+	delete(m.inferred, t)
 	n, clash := t.receive(a)
 	m.spans += len(t.nodes) - before
 	if clash {
@@ -166,16 +170,21 @@ func (m *memory) accept(o *outcome) {
 
 // take removes up to so many due spans and decides what each of them takes with it.
 func (m *memory) take(most int) []*hold {
-	holds, all := m.holding.take(most), inferences{}
+	holds := m.holding.take(most)
 	for _, h := range holds {
-		h.stamps = m.conclude(h, all)
+		h.stamps = m.conclude(h)
+	}
+	for t := range m.inferred {
+		if len(m.holding.due) == 0 || t != holds[len(holds)-1].trace {
+			delete(m.inferred, t)
+		}
 	}
 	return holds
 }
 
 // conclude is the last word on a held span. From descendants it takes something only where it was
 // given the time for that.
-func (m *memory) conclude(h *hold, all inferences) stamps {
+func (m *memory) conclude(h *hold) stamps {
 	v := h.trace.judge(h.node, &h.own)
 	s := stamps{taken: v.stamps, reason: v.reason, keep: m.kept.has(h.trace.id)}
 	if !v.wait {
@@ -183,7 +192,7 @@ func (m *memory) conclude(h *hold, all inferences) stamps {
 	}
 	timely := h.reason == reasonQuiet || h.reason == reasonWait
 	if timely && m.rules.upward && m.covered(h) {
-		s.inferred = all.of(h.trace).complete(h, &v)
+		s.inferred = m.inferred.of(h.trace).complete(h, &v)
 		s.taken, s.reason = v.stamps, v.reason
 	}
 	switch {

@@ -3,6 +3,7 @@ package identityprocessor
 import (
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
@@ -24,6 +25,8 @@ type plain struct {
 	client            bool
 	flags             uint32
 	service           uint8 // index of plainServices
+	began             int64 // nanoseconds, by whatever clock
+	lasted            int64 // nanoseconds; negative where a clock was set back
 }
 
 var plainServices = []struct{ name, namespace, org string }{
@@ -36,6 +39,8 @@ func (s plain) build(span ptrace.Span) {
 	span.SetParentSpanID(pcommon.SpanID{7: s.parent})
 	span.SetName(s.name)
 	span.SetFlags(s.flags)
+	span.SetStartTimestamp(pcommon.Timestamp(s.began))
+	span.SetEndTimestamp(pcommon.Timestamp(s.began + s.lasted))
 	for key, value := range map[string]string{
 		semconv.SaasOrgID: s.org, string(otelsemconv.UserHashKey): s.user, semconv.SaasPlan: s.plan,
 		semconv.SaasRequestID: s.request, semconv.SaasIdentityScope: s.scope,
@@ -183,12 +188,28 @@ func grow(random *rand.Rand, trace, id uint8, spans int) plain {
 	}
 	s.flags = []uint32{0, 0, 0x100, 0x100, 0x300}[random.IntN(5)]
 	identify(random, &s)
+	s.began, s.lasted = clock(random)
 	s.edge, s.fanIn = random.IntN(20) == 0, random.IntN(20) == 0
 	s.client = !s.fanIn && random.IntN(3) == 0
 	if random.IntN(20) == 0 {
 		s.scope = []string{semconv.SaasIdentityScopeNone, semconv.SaasIdentityScopeMulti}[random.IntN(2)]
 	}
 	return s
+}
+
+// clock is when a span began and how long it lasted, as its own clock has it: each is wrong by as
+// much as it likes, some go backwards, and some spans are older than any memory.
+func clock(random *rand.Rand) (began, lasted int64) {
+	began = int64(time.Hour) + random.Int64N(int64(50*365*24*time.Hour))
+	switch random.IntN(12) {
+	case 0:
+		return began, -1 - random.Int64N(int64(time.Hour))
+	case 1:
+		return began, int64(time.Hour)
+	case 2:
+		return 0, 0
+	}
+	return began, random.Int64N(int64(coveredFor))
 }
 
 func identify(random *rand.Rand, s *plain) {

@@ -1,6 +1,14 @@
 package identityprocessor
 
-import "github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
+import (
+	"time"
+
+	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
+)
+
+// coveredFor is how long a span may have lasted so that memory covers it: spans come at least 11 s
+// after the start, and may be late by 6.
+const coveredFor = 5 * time.Second
 
 // wantQuiet is the final identity of a span that was left alone long enough: what want says, or
 // else what everything below it agrees on.
@@ -9,6 +17,9 @@ func (o oracle) wantQuiet(s plain) given {
 	_, path := o.source(s, plain.identified)
 	if s.identified() || path != nil || s.scope != "" || s.fanIn {
 		return w // it was not held
+	}
+	if s.lasted < 0 || s.lasted > int64(coveredFor) {
+		return w // what was below it may have been missed
 	}
 	if source, ok := o.fromBelow(s, plain.identified); ok && agree(o.descendants(s), source) && agree([]plain{s}, source) {
 		w.take(source, semconv.SaasIdentityOriginDescendants)

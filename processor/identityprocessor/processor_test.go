@@ -123,7 +123,3 @@ func joinedTraces(batches []ptrace.Traces) ptrace.Traces {
 	}
 	return all
 }
-
-func TestVerifyShutdown(t *testing.T) {
-	processortest.VerifyShutdown(t, NewFactory(), createDefaultConfig())
-}

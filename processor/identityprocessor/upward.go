@@ -39,7 +39,7 @@ func (m *memory) covered(h *hold) bool {
 	return h.since >= m.lapses.last(h.trace.id)+m.quiet+time.Duration(end-start)
 }
 
-// inferences are computed once for all spans that leave together.
+// inferences are computed once for all spans of a trace that leave together.
 type inferences map[*trace]*inference
 
 func (all inferences) of(t *trace) *inference {

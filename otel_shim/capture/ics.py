@@ -31,6 +31,8 @@ from otel_shim.capture.unfinished import SECONDS, Unfinished, conclude_at_exit
 from otel_shim.signals import calendar_logs, calendar_requests
 from otel_shim.signals.calendars import Recorder, recorder
 
+_BEFORE_HEADERS = 4
+"""Arguments of ``Session.request`` before its headers: method, address, params and data."""
 _PROVIDER = semconv.SAAS_CALENDAR_PROVIDER_ICS
 
 
@@ -65,13 +67,17 @@ class IcalendarInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
 
 class Asked(NamedTuple):
-    """An HTTP request of the application; ``began`` by ``time.perf_counter``."""
+    """An HTTP request of the application; ``began`` by ``time.perf_counter``.
+
+    ``headers`` may be added to; None where they may not.
+    """
 
     method: str
     url: str
     accept: str
     client: Any
     began: float
+    headers: Any = None
 
 
 class Feeds:
@@ -100,12 +106,14 @@ class Feeds:
         self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """``Session.request`` of requests and niquests."""
+        kwargs = _with_own_headers(args, kwargs)
         return self._fetch(_requests(client, *args, **kwargs), wrapped, args, kwargs)
 
     async def async_requested(
         self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """``AsyncSession.request`` of niquests."""
+        kwargs = _with_own_headers(args, kwargs)
         return await self._async_fetch(_requests(client, *args, **kwargs), wrapped, args, kwargs)
 
     def _fetch(
@@ -145,6 +153,8 @@ class Feeds:
                 fetch.request = calendar_requests.begin(
                     self._recorder, asked.method, asked.url, asked.client
                 )
+            if fetch.request is not None and asked.headers is not None:
+                fetch.request.inject(asked.headers)
         return fetch
 
     def _expects(self, asked: Asked) -> bool:
@@ -214,7 +224,8 @@ def _work() -> Hashable:
 @guarded(default=None)
 def _httpx(client: Any, request: Any, *_: Any, **__: Any) -> Asked:
     accept = request.headers.get("accept", "")
-    return Asked(request.method, str(request.url), accept, client, time.perf_counter())
+    now = time.perf_counter()
+    return Asked(request.method, str(request.url), accept, client, now, request.headers)
 
 
 @guarded(default=None)
@@ -225,4 +236,12 @@ def _requests(client: Any, method: Any, url: Any, *args: Any, **kwargs: Any) -> 
         address = f"{address}{'&' if '?' in address else '?'}{params!r}"
     headers = (args[2] if len(args) > 2 else kwargs.get("headers")) or {}
     accept = str(headers.get("Accept") or client.headers.get("Accept") or "")
-    return Asked(str(method).upper(), address, accept, client, time.perf_counter())
+    added = kwargs.get("headers") if type(kwargs.get("headers")) is dict else None
+    return Asked(str(method).upper(), address, accept, client, time.perf_counter(), added)
+
+
+def _with_own_headers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with headers that may be added to: the application's own stay as they are."""
+    if len(args) <= _BEFORE_HEADERS and type(kwargs.get("headers") or {}) is dict:
+        return {**kwargs, "headers": dict(kwargs.get("headers") or {})}
+    return kwargs

@@ -430,3 +430,17 @@ def _without(kind: type[icalendar.Calendar]) -> icalendar.Calendar:
         return found
     finally:
         IcalendarInstrumentor().instrument()
+
+
+async def test_the_server_is_told_of_the_request(
+    site: Site, get: Get, recording: Recording
+) -> None:
+    """As the client's own instrumentor would: a feed's server, where it is ours, continues the trace."""
+    headers = {"Accept": "text/calendar"}
+    await settled(get(site.feed, headers=headers))
+    await settled(get(site.feed))
+    sent = {span.context.span_id for span in recording.spans() if span.name == "GET"}
+    told = [asked["traceparent"].split("-")[2] for asked in site.asked]
+    assert {int(each, 16) for each in told} == sent
+    assert len(sent) == 2
+    assert headers == {"Accept": "text/calendar"}

@@ -48,6 +48,10 @@ class Demo:
         """All traces of the jobs, by their id."""
         return {trace.trace_id: trace for trace in self.jaeger.search(parts.JOBS_SERVICE)}
 
+    def metrics(self) -> str:
+        """The services' metrics as Prometheus would scrape them from the Collector."""
+        return httpx.get(parts.url(self.ports.prometheus, "/metrics"), timeout=10).text
+
     def say(self, text: str) -> None:
         """A progress line with the seconds since the start."""
         print(f"[{time.monotonic() - self.started:6.1f} s] {text}", flush=True)
@@ -250,6 +254,7 @@ def examine(demo: Demo) -> None:
         *checks.of_traces(evidence),
         *journey_checks.of_journeys(evidence),
         *job_checks.of_jobs(jobs),
+        *job_checks.of_metrics(demo.metrics()),
     ]
     show(["", "Checks:"])
     require("identity", findings)

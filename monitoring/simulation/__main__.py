@@ -16,12 +16,12 @@ from pathlib import Path
 
 from examples.saas.demo import __main__ as demo_main
 from examples.saas.demo import parts as demo
-from examples.saas.demo.jaeger import Jaeger, Trace
+from examples.saas.demo.jaeger import Jaeger
 from examples.saas.demo.stack import PartError, Stack, kill, running
-from monitoring import specification
-from monitoring.simulation import checks, dashboards, parts, prometheus, report
+from monitoring import alerting, specification
+from monitoring.simulation import dashboards, examination, parts, prometheus, report
 from monitoring.simulation.checks import KILLED, SCENARIOS, SWITCHED, Scenario
-from monitoring.simulation.receivers import CHANNELS, Inbox, Received, receiving
+from monitoring.simulation.receivers import Inbox, receiving
 from monitoring.simulation.traffic import Traffic, flowing
 
 READY_SECONDS = 90.0
@@ -31,7 +31,6 @@ POLL_SECONDS = 0.5
 # What Prometheus, the relay and Alertmanager (group_wait) may take once the rule fires.
 DELIVERY_SECONDS = 5.0
 QUIET_SECONDS = 1.5
-JOB_START = "saas_job_last_start_timestamp_seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,32 +100,6 @@ def without_fault(sim: Simulation, fired: Sequence[dict[str, str]]) -> str:
     return f"alerts without a fault: {alerts}; worst p95 that the senders saw: {seen}"
 
 
-def missing(inbox: Inbox, status: str, scenarios: Sequence[Scenario]) -> list[str]:
-    """Alerts and channels without a message of this status."""
-    return [
-        f"{scenario.alert_id} on {channel}"
-        for scenario in scenarios
-        for channel in CHANNELS
-        if not inbox.of(scenario.alert_id, channel, status)
-    ]
-
-
-def unresolved(inbox: Inbox) -> list[str]:
-    """What fired on a channel and whose last message there does not say that it is over."""
-    last = {_subject(message): message.status for message in list(inbox.messages)}
-    return [" ".join(subject) for subject, status in last.items() if status != "resolved"]
-
-
-def _subject(message: Received) -> tuple[str, str, str, str]:
-    fields = message.fields
-    return (
-        message.channel,
-        message.alert_id,
-        fields.get("endpoint", ""),
-        fields.get("severity", ""),
-    )
-
-
 def switch_on(sim: Simulation) -> Iterator[str]:
     """Switch all faults on until every alert of theirs was delivered; gives what did not fire."""
     parts.set_faults(sim.site, *(scenario.fault for scenario in SWITCHED))
@@ -135,13 +108,20 @@ def switch_on(sim: Simulation) -> Iterator[str]:
     yield from delivered(sim, SWITCHED)
 
 
-def kill_scheduler(sim: Simulation) -> Iterator[str]:
-    """Kill the process of the jobs until it is noticed; gives what did not fire."""
+def kill_scheduler(sim: Simulation, killed: float) -> Iterator[str]:
+    """Kill the process of the jobs until each of them is told of; gives what did not fire."""
+    jobs = {
+        each["metric"][alerting.OPERATION]
+        for each in prometheus.query(sim.site.prometheus_url, alerting.JOB_PERIOD_RECORD)
+    }
     for victim in [each for each in sim.stack.running if each.part.name == "scheduler"]:
         kill(victim)
         sim.stack.running.remove(victim)
-    sim.say("scheduler killed")
-    yield from delivered(sim, (KILLED,))
+    sim.say(f"scheduler killed, {len(jobs)} jobs")
+    sim.wait(
+        "every job missed", lambda: not examination.untold(sim.inbox, jobs, killed), FIRE_SECONDS
+    )
+    yield from (f"not missed: {item}" for item in examination.untold(sim.inbox, jobs, killed))
 
 
 def delivered(sim: Simulation, scenarios: Sequence[Scenario]) -> Iterator[str]:
@@ -149,10 +129,12 @@ def delivered(sim: Simulation, scenarios: Sequence[Scenario]) -> Iterator[str]:
     names = ", ".join(scenario.alert_id for scenario in scenarios)
     sim.wait(
         f"{names} on every channel",
-        lambda: not missing(sim.inbox, "firing", scenarios),
+        lambda: not examination.missing(sim.inbox, "firing", scenarios),
         FIRE_SECONDS,
     )
-    yield from (f"not fired: {item}" for item in missing(sim.inbox, "firing", scenarios))
+    yield from (
+        f"not fired: {item}" for item in examination.missing(sim.inbox, "firing", scenarios)
+    )
 
 
 def break_and_mend(sim: Simulation) -> tuple[report.Times, list[str]]:
@@ -164,13 +146,15 @@ def break_and_mend(sim: Simulation) -> tuple[report.Times, list[str]]:
     sim.say("faults off")
     sim.wait("no job at work", lambda: _quiet(sim), FIRE_SECONDS)
     killed = time.time()
-    problems += kill_scheduler(sim)
+    problems += kill_scheduler(sim, killed)
     started = time.time()
     sim.stack.start(parts.scheduler(sim.site))
     sim.say("scheduler started again")
     sim.wait("every alert resolved", lambda: _all_over(sim.inbox), RESOLVE_SECONDS)
-    problems += [f"not resolved: {item}" for item in unresolved(sim.inbox)]
-    problems += [f"never resolved: {item}" for item in missing(sim.inbox, "resolved", SCENARIOS)]
+    problems += [f"not resolved: {item}" for item in examination.unresolved(sim.inbox)]
+    problems += [
+        f"never resolved: {item}" for item in examination.missing(sim.inbox, "resolved", SCENARIOS)
+    ]
     times = {each.alert_id: (on, off) for each in SWITCHED} | {KILLED.alert_id: (killed, started)}
     ons, offs = ({name: pair[place] for name, pair in times.items()} for place in (0, 1))
     return report.Times(sim.started, ons, offs), problems
@@ -178,71 +162,47 @@ def break_and_mend(sim: Simulation) -> tuple[report.Times, list[str]]:
 
 def _quiet(sim: Simulation) -> bool:
     """Whether what the last run left behind has been exported: the message is to name its trace."""
-    since = prometheus.query(sim.site.prometheus_url, f"time() - max({JOB_START})")
+    since = prometheus.query(sim.site.prometheus_url, f"time() - max({alerting.JOB_START})")
     return bool(since) and float(since[0]["value"][1]) > QUIET_SECONDS
 
 
 def _all_over(inbox: Inbox) -> bool:
-    return not missing(inbox, "resolved", SCENARIOS) and not unresolved(inbox)
+    return not examination.missing(inbox, "resolved", SCENARIOS) and not examination.unresolved(
+        inbox
+    )
 
 
 def missed_in_time(sim: Simulation, times: report.Times) -> tuple[str, list[str]]:
-    """How long after the kill the missed run was told; and whether that is too late."""
-    alert = specification.load(parts.SPEED).alerts[KILLED.alert_id]
+    """How long after the kill each missed run was told; and whether that is too late."""
+    alert, killed = (
+        specification.load(parts.SPEED).alerts[KILLED.alert_id],
+        times.on[KILLED.alert_id],
+    )
     allowed = parts.PERIOD_SECONDS + alert.grace
-    told = [m.at for m in sim.inbox.of(KILLED.alert_id, "pagerduty", "firing")]
-    after = min(told, default=float("inf")) - times.on[KILLED.alert_id]
-    said = f"told {after:.1f} s after the kill; one period and grace are {allowed:g} s"
-    return said, [] if after < allowed + DELIVERY_SECONDS else [f"missed run too late: {said}"]
-
-
-def examine(sim: Simulation) -> Iterator[str]:
-    """What messages and the traces they name lack."""
-    jaeger = Jaeger(demo.url(sim.site.demo_ports.jaeger_query))
-    for scenario in SCENARIOS:
-        messages = [m for m in sim.inbox.messages if m.alert_id == scenario.alert_id]
-        for message in messages:
-            lacks = [*checks.of_message(message, scenario)]
-            trace = find_trace(jaeger, message)
-            lacks += checks.of_trace(message, scenario, trace)
-            yield from (
-                f"{message.channel} {message.alert_id} {message.status}: {x}" for x in lacks
-            )
-        yield from same_trace(scenario, messages)
-    yield from (f"refused: {text}" for text in sim.inbox.refused)
-
-
-def find_trace(jaeger: Jaeger, message: Received) -> Trace | None:
-    """The trace that a message names."""
-    trace_id = message.fields.get("trace_id", "")
-    if not checks.TRACE_ID.fullmatch(trace_id):
-        return None
-    return jaeger.by_id([trace_id]).get(trace_id)
-
-
-def same_trace(scenario: Scenario, messages: Sequence[Received]) -> Iterator[str]:
-    """A resolved message names the trace of the last one that said firing, on its channel."""
-    firing: dict[tuple[str, str, str, str], str] = {}
-    for message in messages:
-        trace_id = message.fields.get("trace_id", "")
-        if message.status == "firing":
-            firing[_subject(message)] = trace_id
-        elif firing.get(_subject(message)) != trace_id:
-            yield f"{scenario.alert_id}: {_subject(message)} resolved with another trace"
+    firing = sim.inbox.of(KILLED.alert_id, "pagerduty", "firing")
+    after = [message.at - killed for message in firing if message.at > killed] or [float("inf")]
+    said = (
+        f"{len(after)} jobs, told {min(after):.1f} to {max(after):.1f} s after the kill;"
+        f" one period and grace are {allowed:g} s"
+    )
+    in_time = max(after) < allowed + DELIVERY_SECONDS
+    return said, [] if in_time else [f"missed runs too late: {said}"]
 
 
 def simulate(sim: Simulation, healthy: float) -> int:
     """All of it; returns the exit code."""
     said = run_healthy(sim, healthy)
     times, problems = break_and_mend(sim)
-    problems += examine(sim)
+    jaeger = Jaeger(demo.url(sim.site.demo_ports.jaeger_query))
+    problems += examination.examine(sim.inbox, jaeger, times)
     missed, too_late = missed_in_time(sim, times)
     problems += too_late
     problems += [] if sim.inbox.heartbeats else ["no heartbeat came"]
     queries, empty = dashboards.empty_panels(sim.site.prometheus_url)
     problems += [f"dashboard query without data: {item}" for item in empty]
     boards = f"{queries} queries run, {len(empty)} without data"
-    outcome = report.Outcome(sim.inbox, times, said, problems, boards, missed)
+    others = examination.beside(sim.inbox, times)
+    outcome = report.Outcome(sim.inbox, times, said, problems, boards, missed, others)
     file = sim.site.places.out / "report.md"
     file.write_text("\n".join(report.lines(outcome, SCENARIOS)) + "\n")
     demo_main.show(["", *report.table(outcome, SCENARIOS), "", *problems])

@@ -20,13 +20,15 @@ FIELDS = ("service", "endpoint", "severity", "request_id", "trace_id", "runbook"
 class Scenario:
     """A fault, the alert that must follow, and how its trace shows it.
 
-    `fault` is a line of the sample's fault switch; empty: the process of the jobs is killed.
+    `fault` is a line of the sample's fault switch; empty: the process of the jobs is killed. `endpoints`
+    is a pattern of what it breaks.
     """
 
     alert_id: str
     fault: str
     severities: tuple[str, ...]
     shows: Callable[[Trace, str], str | None]
+    endpoints: str = ".*"
     has_request: bool = False
 
 
@@ -74,8 +76,22 @@ def _failed(span: Span) -> bool:
 
 
 SWITCHED = (
-    Scenario("api.5xx", "fail FROM usage", ("critical",), failed_request, has_request=True),
-    Scenario("api.latency", 'slow 0.3 FROM "plan"', ("warning",), slow_request, has_request=True),
+    Scenario(
+        "api.5xx",
+        "fail FROM usage",
+        ("critical",),
+        failed_request,
+        "GET /billing/usage",
+        has_request=True,
+    ),
+    Scenario(
+        "api.latency",
+        'slow 0.3 FROM "plan"',
+        ("warning",),
+        slow_request,
+        "GET /planning/.*",
+        has_request=True,
+    ),
     Scenario("audit.job.failure", "job fail audit.retention.job", ("critical",), failed_job),
     Scenario("calendar.queue", "worker stop", ("critical", "warning"), delivery),
     Scenario("backup.rpo", "backup corrupt", ("critical",), failed_job),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ import httpx
 import pytest
 
 from examples.saas.demo import parts as demo
-from examples.saas.demo.stack import Stack, free_ports
+from examples.saas.demo.stack import Stack, free_ports, kill
 from monitoring import load
 from monitoring.simulation import parts, receivers
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 READY_SECONDS = 30.0
+LONG_SECONDS = 120.0
 
 
 async def post(port: int, *batch: Any) -> int:
@@ -122,6 +125,49 @@ def test_a_message_without_a_trace_is_a_message(stack: Stack, tmp_path: Path) ->
         ("none - a gauge has no trace", "GET /a - b"),
     }
     assert not inbox.refused
+
+
+def test_the_way_of_alerts_watches_itself(stack: Stack, tmp_path: Path) -> None:
+    """An Alertmanager that is not there is told of through the one that is; with the relay the heartbeat dies."""
+    build = demo.ROOT / ".build"
+    site = parts.choose_site(demo.Places(build / "bin", build, build, tmp_path))
+    (gone,) = free_ports(1)
+    relay = parts.relay(site)
+    relay = replace(relay, argv=(*relay.argv, "--alertmanager", demo.url(gone)))
+    with receivers.receiving(site.ports.smtp) as (inbox, addresses):
+        stack.start(parts.alertmanager(site, parts.write_alertmanager(site, addresses)))
+        running = stack.start(relay)
+        stack.start(parts.prometheus(site, parts.write_prometheus(site)))
+        stack.wait_ready(READY_SECONDS)
+        until(lambda: len(inbox.heartbeats) > 1, "the heartbeat comes")
+        until(lambda: told(inbox, demo.url(gone)) == set(receivers.CHANNELS), "the refusal is told")
+        kill(running)
+        stack.running.remove(running)
+        until(lambda: not watchdog(site), "the heartbeat has ended")
+        before = len(inbox.heartbeats)
+        stack.start(relay)
+        until(lambda: len(inbox.heartbeats) > before, "the heartbeat is back")
+    assert not inbox.refused
+
+
+def told(inbox: receivers.Inbox, endpoint: str) -> set[str]:
+    """The channels that said that an Alertmanager takes nothing."""
+    said = [message for message in inbox.messages if message.alert_id == "relay.delivery"]
+    return {m.channel for m in said if endpoint in m.raw and m.fields["severity"] == "warning"}
+
+
+def watchdog(site: parts.Site) -> Any:
+    """What Alertmanager knows of the heartbeat."""
+    url = demo.url(site.ports.alertmanager, "/api/v2/alerts")
+    return httpx.get(url, params={"filter": 'alertname="Watchdog"'}, trust_env=False).json()
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    """Poll."""
+    deadline = time.monotonic() + LONG_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {LONG_SECONDS:.0f} s: {what}"
+        time.sleep(0.2)
 
 
 async def test_prometheus_is_told_when_no_alertmanager_is_there(stack: Stack) -> None:

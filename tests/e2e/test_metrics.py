@@ -8,13 +8,14 @@ import signal
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, Metric
 
@@ -22,7 +23,7 @@ from examples.saas.demo import parts
 from examples.saas.demo.stack import Part, Stack, free_ports
 from tests.wheel import ROOT
 
-from . import collectors, server
+from . import collectors, environments, server
 from .apps.people import PEOPLE
 from .collectors import Fake
 from .environments import Environment
@@ -41,6 +42,8 @@ REQUEST_LABELS = {
     "url_scheme",
     "error_type",
 }
+WITH_FILE = Environment("locked-file", ("opentelemetry-configuration==0.66b1",))
+"""With the extra `config-file`."""
 OPERATOR = "the operators' token of this test"
 PATHS = ("/async", "/sync", "/stream", "/tickets/7", "/quota", "/boom", "/nowhere")
 Seen = Counter[tuple[str, str]]
@@ -175,15 +178,44 @@ def _serving(log: str) -> list[int]:
     return [int(pid) for pid in re.findall(r"/metrics is served on \S+ by process (\d+)", log)]
 
 
-def test_nobody_is_a_label(stack: Stack, locked: Environment, tmp_path: Path) -> None:
+def _by_environment(otlp: str, out: Path) -> dict[str, str]:
+    """What an operator sets."""
+    return {
+        **{f"OTEL_{signal}_EXPORTER": "otlp" for signal in ("TRACES", "METRICS")},
+        "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,
+        "OTEL_METRIC_EXPORT_INTERVAL": "500",
+    }
+
+
+def _by_file(otlp: str, out: Path) -> dict[str, str]:
+    """The same in a file, which leaves the environment without a say."""
+    file = out / "otel.yaml"
+    file.write_text(
+        'file_format: "1.0"\n'
+        "tracer_provider:\n"
+        f'  processors: [{{batch: {{exporter: {{otlp_http: {{endpoint: "{otlp}/v1/traces"}}}}}}}}]\n'
+        "meter_provider:\n"
+        "  readers:\n"
+        "    - periodic:\n"
+        "        interval: 500\n"
+        f'        exporter: {{otlp_http: {{endpoint: "{otlp}/v1/metrics"}}}}\n'
+    )
+    return {"OTEL_CONFIG_FILE": str(file)}
+
+
+@pytest.mark.parametrize(
+    ("configured", "made"), [(_by_environment, environments.LOCKED), (_by_file, WITH_FILE)]
+)
+def test_nobody_is_a_label(
+    stack: Stack,
+    tmp_path: Path,
+    configured: Callable[[str, Path], dict[str, str]],
+    made: Environment,
+) -> None:
     """Neither on /metrics nor over OTLP; exemplars carry the request and the trace that were returned."""
     with collectors.listening(collectors.answering("200 OK", b"")) as fake:
-        otlp = {
-            **{f"OTEL_{signal}_EXPORTER": "otlp" for signal in ("TRACES", "METRICS")},
-            "OTEL_EXPORTER_OTLP_ENDPOINT": fake.url,
-            "OTEL_METRIC_EXPORT_INTERVAL": "500",
-        }
-        scraped = start(stack, locked, tmp_path, otlp)
+        settings = configured(fake.url, tmp_path)
+        scraped = start(stack, environments.make(made), tmp_path, settings)
         _, answers = send(scraped.desk, 20)
         text = scraped.text()
         total = len(answers)

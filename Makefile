@@ -73,17 +73,17 @@ check: setup tools ## Format, lint, types, layers, generated files
 	@$(RUN) mypy
 	@$(RUN) lint-imports
 	@$(RUN) python semconv/generate.py --check && $(RUN) python docs/generate.py --check && $(RUN) python -m monitoring.generate --check
-	@cd $(PROCESSOR) && unformatted="$$(PATH="$$(../../collector/build.sh go):$$PATH" gofmt -l .)" && \
+	@unformatted="$$(PATH="$$(collector/build.sh go):$$PATH" gofmt -l $(PROCESSOR) benchmarks/processor)" && \
 	if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
 	@collector/build.sh generate-check
-	@cd $(PROCESSOR) && PATH="$$(../../collector/build.sh go):$$PATH" && export CGO_ENABLED=0 GOWORK=off GOTOOLCHAIN=local && \
-	go vet ./... && $(CURDIR)/.build/bin/staticcheck ./...
+	@PATH="$$(collector/build.sh go):$$PATH" && export CGO_ENABLED=0 GOWORK=off GOTOOLCHAIN=local && \
+	for module in $(PROCESSOR) benchmarks/processor; do (cd $$module && go vet ./... && $(CURDIR)/.build/bin/staticcheck ./...) || exit 1; done
 	@echo "check: all good"
 
 .PHONY: format
 format: setup ## Format and mend what can be mended
 	@$(RUN) ruff format . && $(RUN) ruff check --fix .
-	@PATH="$$(collector/build.sh go):$$PATH" gofmt -w $(PROCESSOR)
+	@PATH="$$(collector/build.sh go):$$PATH" gofmt -w $(PROCESSOR) benchmarks/processor
 
 .PHONY: generate
 generate: setup tools ## Write what is generated from semconv/ and metadata.yaml
@@ -104,14 +104,18 @@ bench-starts: setup ## What the launcher takes to start a process, beside the of
 	@$(RUN) python -m benchmarks.overhead.starts
 
 .PHONY: bench-processor
-bench-processor: setup ## What completing identity costs a Collector, beside other processors (SPANS=300000)
+bench-processor: setup ## What completing identity costs a Collector, beside other processors (SPANS=600000, ONLY=alone,held,whole,delays)
 	@collector/build.sh otelcol-shim
-	@cd benchmarks/processor && $(BENCH_GO) run . -spans $(or $(SPANS),300000)
+	@cd benchmarks/processor && $(BENCH_GO) run . -spans $(or $(SPANS),600000) -only '$(ONLY)'
 
 .PHONY: reliability
 reliability: setup ## Real Collectors killed, restarted, added and sampling under load: nothing acknowledged or audited is lost
 	@collector/build.sh otelcol-shim
 	@cd benchmarks/processor && $(BENCH_GO) test -count=1 -v ./...
+
+.PHONY: reliability-short
+reliability-short: setup binaries ## The same on a tenth of the traffic, in about 20 seconds, and configurations that refuse the start
+	@cd benchmarks/processor && $(BENCH_GO) test -count=1 -short ./...
 
 .PHONY: soak
 soak: setup ## The processor's properties on more than a million random spans each (about 5 minutes)

@@ -30,7 +30,7 @@ service:
 // that a client was told is taken comes out, and none with another organisation.
 func TestEveryAcknowledgedSpanSurvivesSIGKILL(t *testing.T) {
 	folder := t.TempDir()
-	traffic := makeTraffic(7, busy, 60_000, 0.3)
+	traffic := makeTraffic(7, busy, sized(60_000), 0.3)
 	tally := newTally(traffic)
 	backend := startSink(tally.look)
 	defer backend.stop()
@@ -57,6 +57,14 @@ func TestEveryAcknowledgedSpanSurvivesSIGKILL(t *testing.T) {
 	if wrong := locked(backend, func() int { return tally.wrong }); wrong > 0 {
 		t.Errorf("%d spans have another organisation", wrong)
 	}
+}
+
+// sized is how large a test is: a tenth with `go test -short`.
+func sized(full int) int {
+	if testing.Short() {
+		return full / 10
+	}
+	return full
 }
 
 // locked asks while nothing is being received.

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	sampledTraces = 100_000
-	segment       = 5_000 // traces that are under way together
-	auditEvery    = 100   // traces
+	sampledTraces = 100_000 // a tenth where the test is to be short
+	segment       = 5_000   // traces that are under way together
+	auditEvery    = 100     // traces
 	decisionWait  = 2 * time.Second
 )
 
@@ -31,6 +31,7 @@ type story struct {
 	after    []int
 	must     []int        // numbers of the spans that may not be sampled out
 	marked   map[int]bool // traces with an audited span so far
+	traces   int
 	reusedID int
 }
 
@@ -61,8 +62,9 @@ func (s *story) audits(trace int) (kind, id int) {
 // A policy of 1 % over 100 000 traces in the shipped configuration: every audited span, and every
 // later one of its trace, arrives once, whenever the audit comes.
 func TestSamplingKeepsWhatIsAudited(t *testing.T) {
-	s := &story{traffic: &traffic{}, marked: map[int]bool{}, reusedID: sampledTraces}
-	for first := 0; first < sampledTraces; first += segment {
+	traces := sized(sampledTraces)
+	s := &story{traffic: &traffic{}, marked: map[int]bool{}, traces: traces, reusedID: traces}
+	for first := 0; first < traces; first += segment {
 		s.begin(first)
 	}
 	s.end()
@@ -84,7 +86,7 @@ func TestSamplingKeepsWhatIsAudited(t *testing.T) {
 		}
 	}
 	t.Logf("%d traces, %d spans; %d had to arrive, %d missing; %d arrived, %d doubled",
-		sampledTraces, len(s.spans), len(s.must), missing, backend.spans.Load(), tally.doubled)
+		traces, len(s.spans), len(s.must), missing, backend.spans.Load(), tally.doubled)
 	if missing > 0 || tally.doubled > 0 || int(backend.spans.Load()) > len(s.spans)/10 {
 		t.Error("an audited span is missing, one is doubled, or the sampler let everything through")
 	}
@@ -104,7 +106,7 @@ func (s *story) begin(first int) {
 
 // end adds two more spans of the audited traces, after the sampler has decided.
 func (s *story) end() {
-	for trace := 0; trace < sampledTraces; trace += auditEvery {
+	for trace := 0; trace < s.traces; trace += auditEvery {
 		kind, id := s.audits(trace)
 		s.after = append(s.after, s.add(id, kind == auditAfterDecision), s.add(id, false))
 	}

@@ -65,7 +65,7 @@ func listOf(gateways []*gateway) string {
 // all under load: no span is lost, and none gets another organisation.
 func TestGatewaysComeAndGoUnderLoad(t *testing.T) {
 	folder := t.TempDir()
-	traffic := makeTraffic(9, busy, 80_000, 0.3)
+	traffic := makeTraffic(9, busy, sized(80_000), 0.3)
 	tally := newTally(traffic)
 	backend := startSink(tally.look)
 	t.Cleanup(backend.stop)

@@ -25,7 +25,7 @@ demo: setup binaries envs ## Run the sample app with Collector and Jaeger, and f
 	@$(RUN) python -m examples.saas.demo
 
 .PHONY: test
-test: unit calendar go-test contract e2e ## Run every test, on real binaries
+test: unit calendar go-test reliability-short contract e2e ## Run every test, on real binaries
 
 .PHONY: unit
 unit: setup ## Python unit tests

@@ -32,6 +32,8 @@ var rounds = func() int {
 // Whatever the order of arrival and the cut into batches, the organisation is the oracle's, the
 // request is the oracle's or not there, and every span comes out as often as it went in.
 func TestAnyOrderGivesTheOraclesResult(t *testing.T) {
+	counted := census{}
+	defer counted.log(t)
 	for seed := range uint64(rounds) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		spans := forest(random, 3, 1+random.IntN(60))
@@ -42,13 +44,15 @@ func TestAnyOrderGivesTheOraclesResult(t *testing.T) {
 			require.NoError(t, p.ConsumeTraces(context.Background(), batchOf(batch)))
 		}
 		require.NoError(t, p.Shutdown(context.Background()))
-		check(t, seed, arrived, sink.AllTraces(), sameAs(oracleOf(spans)))
+		counted.check(t, seed, arrived, sink.AllTraces(), sameAs(oracleOf(spans)))
 	}
 }
 
 // Left alone until it is quiet, a span gets what the oracle infers from the spans received by then.
 // The spans come in two waves, the second after the first was let go.
 func TestQuietGivesTheOraclesResult(t *testing.T) {
+	counted := census{}
+	defer counted.log(t)
 	for seed := range uint64(rounds) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 5))
@@ -64,7 +68,7 @@ func TestQuietGivesTheOraclesResult(t *testing.T) {
 			}
 			time.Sleep(11 * time.Second)
 			early, all := oracleOf(first), oracleOf(spans)
-			check(t, seed, spans, sink.AllTraces(), func(s plain, got given) bool {
+			counted.check(t, seed, spans, sink.AllTraces(), func(s plain, got given) bool {
 				if _, ok := early[[2]uint8{s.trace, s.id}]; ok {
 					return sameQuiet(early)(s, got)
 				}
@@ -116,6 +120,8 @@ func retraceAll(batch ptrace.Traces, n uint64) {
 
 // However small the limits, identity is the oracle's or not there, and nothing is lost or doubled.
 func TestTightLimitsNeverGiveAnotherIdentity(t *testing.T) {
+	counted := census{}
+	defer counted.log(t)
 	for seed := range uint64(rounds) {
 		random := rand.New(rand.NewPCG(seed, 2))
 		spans := forest(random, 5, 1+random.IntN(40))
@@ -125,13 +131,15 @@ func TestTightLimitsNeverGiveAnotherIdentity(t *testing.T) {
 			require.NoError(t, p.ConsumeTraces(context.Background(), batchOf(batch)))
 		}
 		require.NoError(t, p.Shutdown(context.Background()))
-		check(t, seed, spans, sink.AllTraces(), sameOrNothing(oracleOf(spans)))
+		counted.check(t, seed, spans, sink.AllTraces(), sameOrNothing(oracleOf(spans)))
 	}
 }
 
 // A next consumer that refuses at random, and senders that send again, in several goroutines with
 // the ticker running: nothing is lost, doubled or wrong.
 func TestRefusalsLoseAndDoubleNothing(t *testing.T) {
+	counted := census{}
+	defer counted.log(t)
 	for seed := range uint64(40) {
 		random := rand.New(rand.NewPCG(seed, 3))
 		spans := forest(random, 4, 1+random.IntN(60))
@@ -146,7 +154,7 @@ func TestRefusalsLoseAndDoubleNothing(t *testing.T) {
 		senders.Wait()
 		require.Eventually(t, func() bool { return moody.SpanCount() >= len(spans) }, 10*time.Second, time.Millisecond)
 		require.NoError(t, p.Shutdown(context.Background()))
-		check(t, seed, spans, moody.AllTraces(), sameOrNothing(oracleOf(spans)))
+		counted.check(t, seed, spans, moody.AllTraces(), sameOrNothing(oracleOf(spans)))
 	}
 }
 
@@ -292,7 +300,22 @@ func (o oracle) known(trace uint8, got given) bool {
 	return org && request
 }
 
-func check(t *testing.T, seed uint64, arrived []plain, out []ptrace.Traces, right verdictOn) {
+// census counts the spans that were checked, by the origin of what they got.
+type census map[string]int
+
+func (c census) log(t *testing.T) {
+	if t.Failed() {
+		return
+	}
+	spans := 0
+	for _, n := range c {
+		spans += n
+	}
+	t.Logf("%d spans, none wrong, lost or doubled: %d completed from an ancestor, %d from descendants",
+		spans, c[semconv.SaasIdentityOriginAncestor], c[semconv.SaasIdentityOriginDescendants])
+}
+
+func (c census) check(t *testing.T, seed uint64, arrived []plain, out []ptrace.Traces, right verdictOn) {
 	missing, byName := map[string]int{}, map[string]plain{}
 	for _, s := range arrived {
 		missing[s.name]++
@@ -301,7 +324,9 @@ func check(t *testing.T, seed uint64, arrived []plain, out []ptrace.Traces, righ
 	for span := range spansOf(out) {
 		missing[span.Name()]--
 		s := byName[span.Name()]
-		require.Truef(t, right(s, read(span)), "seed %d: span %+v came out as %+v", seed, s, read(span))
+		got := read(span)
+		require.Truef(t, right(s, got), "seed %d: span %+v came out as %+v", seed, s, got)
+		c[got.origin]++
 	}
 	for name, n := range missing {
 		require.Zerof(t, n, "seed %d: span %s is missing (or doubled, if negative)", seed, name)

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -146,27 +146,45 @@ def await_jobs(demo: Demo) -> None:
 
 def search_jobs(demo: Demo, traces: Sequence[Trace]) -> list[checks.Finding]:
     """Search for each job by operation, and for what it did by operation and organisation."""
-    show(["", "Jobs found in Jaeger:"])
+    show(["", "Jobs found in Jaeger by operation, and by operation and organisation:"])
     contradictions: list[str] = []
     for name, part in job_checks.JOBS.items():
         expected = {run.trace_id for run in job_checks.runs(traces, name)}
         found = demo.jaeger.search(parts.JOBS_SERVICE, {_semconv.SAAS_OPERATION: name})
-        show(report.found(f"operation {name}", found, demo.jaeger))
+        each = search_parts(demo, part) if part else {}
+        show(report.job(name, found, {org: len(ids) for org, ids in each.items()}, demo.jaeger))
         if {trace.trace_id for trace in found} != expected:
             contradictions.append(f"{name}: {len(found)} found, {len(expected)} ran")
-        if part is not None:
-            contradictions += search_parts(demo, name, part, expected)
+        contradictions += [
+            f"{part} of {org}: {len(ids)} found, {len(ids - expected)} not of {name}"
+            for org, ids in each.items()
+            if not ids or not ids <= expected
+        ]
     what = "search by operation, and by operation and organisation, finds the jobs and no others"
     return [checks.Finding(what, len(job_checks.JOBS), tuple(contradictions))]
 
 
-def search_parts(demo: Demo, name: str, part: str, runs: set[str]) -> Iterator[str]:
-    """What contradicts that a job's work for each organisation is found by both."""
-    for customer in CUSTOMERS:
-        who = {_semconv.SAAS_ORG_ID: customer.id, _semconv.SAAS_OPERATION: part}
-        found = {trace.trace_id for trace in demo.jaeger.search(parts.JOBS_SERVICE, who)}
-        if not found or not found <= runs:
-            yield f"{part} of {customer.id}: {len(found)} found, {len(found - runs)} not of {name}"
+def search_parts(demo: Demo, part: str) -> dict[str, set[str]]:
+    """The traces in which a job did its work for each organisation."""
+    return {
+        customer.id: {
+            trace.trace_id
+            for trace in demo.jaeger.search(
+                parts.JOBS_SERVICE,
+                {_semconv.SAAS_ORG_ID: customer.id, _semconv.SAAS_OPERATION: part},
+            )
+        }
+        for customer in CUSTOMERS
+    }
+
+
+def show_job(demo: Demo, traces: Sequence[Trace]) -> None:
+    """One run as a tree, with what of the GDPR applies to it."""
+    found = job_checks.runs(traces, job_checks.RETENTION)
+    run = min(found, key=lambda span: span.start_us)
+    trace = next(trace for trace in traces if trace.trace_id == run.trace_id)
+    references = ", ".join(f"{name}={run.tags.get(name)}" for name in job_checks.REFERENCES)
+    show(["", f"{run.name}, {references}: {demo.jaeger.api(run.trace_id)}", *report.tree(trace)])
 
 
 def pick(evidence: checks.Evidence) -> tuple[Call, Trace]:
@@ -256,6 +274,7 @@ def examine(demo: Demo) -> None:
         *job_checks.of_jobs(jobs),
         *job_checks.of_metrics(demo.metrics()),
     ]
+    show_job(demo, jobs)
     show(["", "Checks:"])
     require("identity", findings)
 

@@ -65,6 +65,15 @@ def found(title: str, traces: Sequence[Trace], jaeger: Jaeger) -> Iterator[str]:
         yield f"    … and {len(traces) - EXAMPLES} more"
 
 
+def job(
+    name: str, traces: Sequence[Trace], organisations: Mapping[str, int], jaeger: Jaeger
+) -> Iterator[str]:
+    """The runs of a job, a link to the first, and for how many organisations it is found."""
+    page = jaeger.page(traces[0].trace_id) if traces else "none"
+    whose = f"of {len([*filter(None, organisations.values())])} organisations"
+    yield f"  {name:<22} {len(traces):>2} runs  {whose if organisations else '':<18}  {page}"
+
+
 def why_without(trace: Trace, evidence_kinds: Mapping[str, str]) -> str:
     """Why the spans of a trace without identity have none."""
     if any(HEALTH in str(span.tags.get("url.path", span.name)) for span in trace.spans):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 from opentelemetry import trace as trace_api
 from opentelemetry._logs import LogRecord
 from opentelemetry._logs import _internal as logs_api
-from opentelemetry.context import Context
+from opentelemetry.context import _SUPPRESS_HTTP_INSTRUMENTATION_KEY, Context, set_value
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator
@@ -102,6 +102,19 @@ def stamp(span: Span, attributes: Mapping[str, Scalar]) -> None:
         if span._end_time is None:
             held._dict.update(attributes)
     return None
+
+
+def without_http_spans(context: Context) -> Context:
+    """A context in which instrumentors of HTTP clients make no spans; the public way is a block only."""
+    return set_value(_SUPPRESS_HTTP_INSTRUMENTATION_KEY, True, context)
+
+
+def stamp_any(span: trace_api.Span, attributes: Mapping[str, Scalar]) -> None:
+    """Set attributes of ours on a span of any kind."""
+    if isinstance(span, Span):
+        stamp(span, attributes)
+    else:
+        span.set_attributes(attributes)
 
 
 def held_attributes(span: Span) -> object:
@@ -326,13 +339,14 @@ def add_views(provider: MeterProvider, instruments: Iterable[Any], views: Sequen
 
 
 class Series:
-    """One series of a histogram, found once.
+    """One series of a histogram or counter, found once.
 
     For every measurement the SDK cleans, filters, sorts and hashes all labels, to look the series up. Where it is not yet there, or not as this SDK keeps it, the measurement goes the public way.
     """
 
     def __init__(self, instrument: Any, labels: Mapping[str, Any]) -> None:
         self._instrument = instrument
+        self._measure = getattr(instrument, "record", None) or instrument.add
         self._labels = labels
         self._storages: Any = None
         self._places: list[tuple[Any, Any]] = []
@@ -341,7 +355,7 @@ class Series:
         """Record a finite value; ``more`` is no label and stays on the exemplar."""
         found = self._aggregations()
         if not found or None in found:
-            self._instrument.record(value, {**self._labels, **more}, context=context)
+            self._measure(value, {**self._labels, **more}, context=context)
             self._storages = None  # found next time
             return
         instrument = self._instrument

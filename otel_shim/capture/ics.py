@@ -69,7 +69,7 @@ class IcalendarInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 class Asked(NamedTuple):
     """An HTTP request of the application; ``began`` by ``time.perf_counter``.
 
-    ``headers`` may be added to; None where they may not.
+    ``headers`` are httpx's, which may be added to; None for other clients.
     """
 
     method: str
@@ -106,14 +106,12 @@ class Feeds:
         self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """``Session.request`` of requests and niquests."""
-        kwargs = _with_own_headers(args, kwargs)
         return self._fetch(_requests(client, *args, **kwargs), wrapped, args, kwargs)
 
     async def async_requested(
         self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """``AsyncSession.request`` of niquests."""
-        kwargs = _with_own_headers(args, kwargs)
         return await self._async_fetch(_requests(client, *args, **kwargs), wrapped, args, kwargs)
 
     def _fetch(
@@ -123,6 +121,7 @@ class Feeds:
         if fetch is None:
             response = wrapped(*args, **kwargs)
         else:
+            kwargs = _telling(fetch, asked, args, kwargs)
             with fetch:
                 response = wrapped(*args, **kwargs)
         self._answered(asked, fetch, response)
@@ -135,6 +134,7 @@ class Feeds:
         if fetch is None:
             response = await wrapped(*args, **kwargs)
         else:
+            kwargs = _telling(fetch, asked, args, kwargs)
             with fetch:
                 response = await wrapped(*args, **kwargs)
         self._answered(asked, fetch, response)
@@ -153,8 +153,6 @@ class Feeds:
                 fetch.request = calendar_requests.begin(
                     self._recorder, asked.method, asked.url, asked.client
                 )
-            if fetch.request is not None and asked.headers is not None:
-                fetch.request.inject(asked.headers)
         return fetch
 
     def _expects(self, asked: Asked) -> bool:
@@ -236,12 +234,21 @@ def _requests(client: Any, method: Any, url: Any, *args: Any, **kwargs: Any) -> 
         address = f"{address}{'&' if '?' in address else '?'}{params!r}"
     headers = (args[2] if len(args) > 2 else kwargs.get("headers")) or {}
     accept = str(headers.get("Accept") or client.headers.get("Accept") or "")
-    added = kwargs.get("headers") if type(kwargs.get("headers")) is dict else None
-    return Asked(str(method).upper(), address, accept, client, time.perf_counter(), added)
+    return Asked(str(method).upper(), address, accept, client, time.perf_counter())
 
 
-def _with_own_headers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with headers that may be added to: the application's own stay as they are."""
-    if len(args) <= _BEFORE_HEADERS and type(kwargs.get("headers") or {}) is dict:
-        return {**kwargs, "headers": dict(kwargs.get("headers") or {})}
-    return kwargs
+def _telling(
+    fetch: Fetch, asked: Asked | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments with headers that name the request to the server; the application's own stay as they are."""
+    if fetch.request is None or asked is None:
+        return kwargs
+    if asked.headers is not None:
+        fetch.request.inject(asked.headers)
+        return kwargs
+    given = kwargs.get("headers") or {}
+    if len(args) > _BEFORE_HEADERS or type(given) is not dict:
+        return kwargs
+    headers = dict(given)
+    fetch.request.inject(headers)
+    return {**kwargs, "headers": headers}

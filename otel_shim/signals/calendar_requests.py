@@ -1,7 +1,8 @@
 """HTTP requests to calendars: a client span each, with the real method and without the path.
 
 Paths hold logins and secrets, so the span is made here, and instrumentors of the HTTP libraries are
-told to make none. Nothing is propagated: a calendar is somebody else's.
+told to make none. Of a synchronisation the first requests have spans, and all that fail; the others,
+alike as they are, are only counted and measured.
 """
 
 from __future__ import annotations
@@ -9,30 +10,29 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import MutableMapping
-from contextlib import ExitStack
-from typing import cast
+from contextvars import Token
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 from opentelemetry import propagate
-from opentelemetry.context import Context, attach, create_key, get_value, set_value
-from opentelemetry.instrumentation.utils import (
-    is_http_instrumentation_enabled,
-    suppress_http_instrumentation,
-)
+from opentelemetry.context import Context, attach, create_key, get_current, get_value, set_value
+from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.semconv.attributes.http_attributes import (
     HTTP_REQUEST_METHOD,
     HTTP_RESPONSE_STATUS_CODE,
 )
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
-from opentelemetry.semconv.attributes.url_attributes import URL_FULL, URL_SCHEME
-from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.semconv.attributes.url_attributes import URL_FULL
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 
-from otel_shim import calendars, context
+from otel_shim import _sdk_compat, calendars, context
 from otel_shim._guard import guarded
 from otel_shim.model import Scalar
-from otel_shim.signals.calendars import Recorder, running_now
+from otel_shim.signals.calendars import Exchanged, Recorder, Running, clock, running_now
 
+MOST_SPANS = 100
+"""Requests of one synchronisation that have spans although they succeed."""
 _REQUEST = create_key("otel-shim-calendar-request")
 _PORTS = {"http": 80, "https": 443}
 _REDACTED = "/REDACTED"
@@ -47,46 +47,69 @@ _METHODS = frozenset(
 _OTHER = "_OTHER"
 
 
-@functools.lru_cache(256)
-def _target(scheme: str, host: str, port: int | None, has_path: bool) -> dict[str, Scalar]:
-    """What is said of an address: the server, and that there was a path."""
-    named = f"[{host}]" if ":" in host else host
-    shown = f":{port}" if port is not None else ""
-    found: dict[str, Scalar] = {
-        SERVER_ADDRESS: host,
-        URL_FULL: f"{scheme}://{named}{shown}{_REDACTED if has_path else '/'}",
-    }
-    port = port or _PORTS.get(scheme)
-    return {**found, SERVER_PORT: port} if port is not None else found
+class Target(NamedTuple):
+    """What may be said of an address: its server, and that there was a path."""
+
+    scheme: str
+    host: str
+    port: int | None
+    shown: str
 
 
-def target(url: str) -> dict[str, Scalar]:
-    """The attributes of an address, without login, path, query and fragment."""
+def target(url: str) -> Target:
+    """What may be said of an address: no login, path, query and fragment."""
     parts = urlsplit(url)
     has_path = parts.path not in ("", "/") or bool(parts.query)
-    return _target(parts.scheme or "http", parts.hostname or "", parts.port, has_path)
+    return _target(parts.scheme or "http", parts.netloc, has_path)
+
+
+@functools.lru_cache(256)
+def _target(scheme: str, netloc: str, has_path: bool) -> Target:
+    parts = urlsplit(f"//{netloc}")
+    host, port = parts.hostname or "", parts.port
+    named = f"[{host}]" if ":" in host else host
+    shown = f":{port}" if port is not None else ""
+    address = f"{scheme}://{named}{shown}{_REDACTED if has_path else '/'}"
+    return Target(scheme, host, port or _PORTS.get(scheme), address)
 
 
 class Request:
     """One HTTP request; ``client`` is what sends it, so that a repetition with a login is seen as one."""
 
-    __slots__ = ("_began", "_labels", "_open", "_recorder", "_span", "_stack", "client", "status")
+    __slots__ = (
+        *("_began", "_method", "_open", "_recorder", "_running", "_span", "_target", "_token"),
+        "client",
+    )
 
-    def __init__(self, recorder: Recorder, method: str, url: str, client: object) -> None:
-        known = method if method in _METHODS else _OTHER
-        where = target(url)
-        self._labels: dict[str, Scalar] = {HTTP_REQUEST_METHOD: known, **where}
-        self._span = recorder.tracer.start_span(
-            known if known != _OTHER else "HTTP", kind=SpanKind.CLIENT, attributes=self._labels
-        )
-        del self._labels[URL_FULL]
-        self._labels[URL_SCHEME] = urlsplit(url).scheme or "http"
-        self._recorder = recorder
-        self._open = True
-        self.client = client
-        self.status: int | None = None
+    def __init__(
+        self, recorder: Recorder, method: str, url: str, client: object, running: Running | None
+    ) -> None:
         self._began = time.perf_counter()
-        self._stack = ExitStack()
+        self._recorder = recorder
+        self._running = running
+        self._method = method if method in _METHODS else _OTHER
+        self._target = target(url)
+        self._open = True
+        self._token: Token[Context] | None = None
+        self._span: Span | None = None
+        self.client = client
+        if running is None or running.requests < MOST_SPANS:
+            self._span = self._start()
+
+    def _start(self) -> Span:
+        attributes: dict[str, Scalar] = {
+            HTTP_REQUEST_METHOD: self._method,
+            SERVER_ADDRESS: self._target.host,
+            URL_FULL: self._target.shown,
+        }
+        if self._target.port is not None:
+            attributes[SERVER_PORT] = self._target.port
+        return self._recorder.tracer.start_span(
+            self._method if self._method != _OTHER else "HTTP",
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            start_time=clock(self._began),
+        )
 
     def __enter__(self) -> Request:
         self._suppress()
@@ -94,18 +117,19 @@ class Request:
 
     @guarded(default=None)
     def _suppress(self) -> None:
-        self._stack.callback(context.leave, attach(set_value(_REQUEST, self)))
-        self._stack.enter_context(suppress_http_instrumentation())
+        self._token = attach(_sdk_compat.without_http_spans(set_value(_REQUEST, self)))
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._stack.close()
+        if self._token is not None:
+            context.leave(self._token)
         if error is not None:
             self.failed(error)
 
     @guarded(default=None)
     def inject(self, headers: MutableMapping[str, str]) -> None:
         """Name this request to the server, as the instrumentor would that is quiet meanwhile."""
-        propagate.inject(headers, set_span_in_context(self._span))
+        if self._span is not None:
+            propagate.inject(headers, set_span_in_context(self._span))
 
     @guarded(default=None)
     def answered(self, status: int, received: int) -> None:
@@ -124,21 +148,27 @@ class Request:
         if not self._open:
             return
         self._open = False
-        self.status = status
-        if status is not None:
-            self._label(HTTP_RESPONSE_STATUS_CODE, status)
-        if error is not None:
-            self._label(ERROR_TYPE, error)
-            self._span.set_status(Status(StatusCode.ERROR))
-        self._span.end()
-        self._recorder.requested(time.perf_counter() - self._began, self._labels, self._span)
-        if (running := running_now()) is not None:
+        seconds = time.perf_counter() - self._began
+        running = self._running
+        if running is not None and running.open:
             running.requests += 1
             running.received += received
+        span = self._span if self._span is not None or error is None else self._start()
+        if span is not None:
+            _conclude(span, status, error)
+        scheme, host, port, _ = self._target
+        exchanged = Exchanged(self._method, scheme, host, port, status, error)
+        at = span if span is not None or running is None else running.span
+        self._recorder.requested(exchanged, seconds, at)
 
-    def _label(self, key: str, value: Scalar) -> None:
-        self._labels[key] = value
-        self._span.set_attribute(key, value)
+
+def _conclude(span: Span, status: int | None, error: str | None) -> None:
+    if status is not None:
+        span.set_attribute(HTTP_RESPONSE_STATUS_CODE, status)
+    if error is not None:
+        span.set_attribute(ERROR_TYPE, error)
+        span.set_status(Status(StatusCode.ERROR))
+    span.end()
 
 
 def in_request(at: Context | None) -> bool:
@@ -152,9 +182,11 @@ def begin(recorder: Recorder, method: str, url: str, client: object) -> Request 
 
     A request inside of one by the same client repeats it, after the server asked for a login (401).
     """
-    outer = cast("Request | None", get_value(_REQUEST))
+    here = get_current()
+    running = running_now(here)
+    outer = cast("Request | None", get_value(_REQUEST, here))
     if outer is not None and outer.client is client:
         outer.answered(401, 0)
-    elif not is_http_instrumentation_enabled():
+    elif running is None and not is_http_instrumentation_enabled():
         return None
-    return Request(recorder, method, url, client)
+    return Request(recorder, method, url, client, running)

@@ -15,10 +15,16 @@ from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 from opentelemetry import metrics, trace
-from opentelemetry.context import Context, attach, create_key, get_current, get_value, set_value
+from opentelemetry.context import Context, attach, create_key, get_value, set_value
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.metrics import CallbackOptions, Counter, MeterProvider, Observation
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.semconv.attributes.http_attributes import (
+    HTTP_REQUEST_METHOD,
+    HTTP_RESPONSE_STATUS_CODE,
+)
+from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
+from opentelemetry.semconv.attributes.url_attributes import URL_SCHEME
 from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
 from opentelemetry.trace import (
     Span,
@@ -29,8 +35,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from otel_shim import _sdk_compat, calendars, context
 from otel_shim import _semconv as semconv
-from otel_shim import calendars, context
 from otel_shim._guard import guarded
 from otel_shim.calendars import Items, Synchronisation
 from otel_shim.model import Scalar
@@ -43,6 +49,9 @@ _RUNNING = create_key("otel-shim-calendar")
 _PURPOSE = "calendar"
 # https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpclientrequestduration
 _REQUEST_BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+_MOST_HOSTS = 200
+_MOST_SERIES = 2000
+_OTHER_HOST = "_OTHER"
 _pseudonymiser: Pseudonymiser | None = None
 
 
@@ -51,6 +60,28 @@ def use_pseudonyms(maker: Pseudonymiser | None) -> Pseudonymiser | None:
     global _pseudonymiser
     before, _pseudonymiser = _pseudonymiser, maker
     return before
+
+
+class Exchanged(NamedTuple):
+    """What is told of an HTTP request in metrics."""
+
+    method: str
+    scheme: str
+    host: str
+    port: int | None
+    status: int | None
+    error: str | None
+
+    def labels(self) -> dict[str, Scalar]:
+        """As attributes of OpenTelemetry's; what is unknown is absent."""
+        found = zip(_LABELS, self, strict=True)
+        return {key: value for key, value in found if value is not None}
+
+
+_LABELS = (
+    *(HTTP_REQUEST_METHOD, URL_SCHEME, SERVER_ADDRESS, SERVER_PORT),
+    *(HTTP_RESPONSE_STATUS_CODE, ERROR_TYPE),
+)
 
 
 class Recorder:
@@ -71,6 +102,8 @@ class Recorder:
             description="Duration of HTTP client requests.",
             explicit_bucket_boundaries_advisory=_REQUEST_BOUNDARIES,
         )
+        self._series: dict[Exchanged, _sdk_compat.Series] = {}
+        self._hosts: set[str] = set()
         name = semconv.METRIC_SAAS_CALENDAR_OLDEST_SUCCESS_TIMESTAMP
         unit, brief = semconv.METRICS[name]
         meter.create_observable_gauge(name, [self._oldest], unit, brief)
@@ -88,7 +121,7 @@ class Recorder:
             return None
         began = time.perf_counter() if began is None else began
         labels = {semconv.SAAS_OPERATION: OPERATION, semconv.SAAS_CALENDAR_PROVIDER: provider}
-        span = self.tracer.start_span(OPERATION, attributes=labels, start_time=_clock(began))
+        span = self.tracer.start_span(OPERATION, attributes=labels, start_time=clock(began))
         _name_root(span)
         return Running(self, Calendar(provider, address), mode, span, began)
 
@@ -110,9 +143,23 @@ class Recorder:
         self._count_items(provider, Items(failed=count))
         _add_to_work(semconv.SAAS_CALENDAR_ITEMS_FAILED, count)
 
-    def requested(self, seconds: float, labels: dict[str, Scalar], span: Span) -> None:
-        """Record one HTTP request to a calendar."""
-        self._requests.record(seconds, labels, context=set_span_in_context(span, Context()))
+    def requested(self, exchanged: Exchanged, seconds: float, span: Span | None) -> None:
+        """Record one HTTP request to a calendar, and the span that is to be its example."""
+        series = self._series.get(exchanged)
+        if series is None:
+            named = self._named(exchanged)
+            series = self._series.get(named) or _sdk_compat.Series(self._requests, named.labels())
+            if len(self._series) < _MOST_SERIES:
+                self._series[named] = series
+        at = set_span_in_context(span, Context()) if span is not None else Context()
+        series.record(seconds, {}, at)
+
+    def _named(self, exchanged: Exchanged) -> Exchanged:
+        """Customers may bring any number of servers: beyond some they have one name in metrics."""
+        if exchanged.host not in self._hosts and len(self._hosts) >= _MOST_HOSTS:
+            return exchanged._replace(host=_OTHER_HOST, port=None)
+        self._hosts.add(exchanged.host)
+        return exchanged
 
     def ended(self, sync: Synchronisation, seconds: float, span: Span) -> None:
         """Record a synchronisation that has ended."""
@@ -219,7 +266,7 @@ class Running:
         if error is not None:
             self.span.set_status(Status(StatusCode.ERROR))
         at = time.perf_counter() if at is None else at
-        self.span.end(_clock(at))
+        self.span.end(clock(at))
         self._recorder.ended(sync, at - self._began, self.span)
         if sync.complete() and self._key is not None:
             self._recorder.successes.succeeded(self._key)
@@ -256,14 +303,14 @@ class Running:
         return _pseudonymiser.pseudonym(_PURPOSE, organisation, address), key
 
 
-def _clock(moment: float) -> int:
+def clock(moment: float) -> int:
     """Nanoseconds since 1970 of a moment of ``time.perf_counter``."""
     return time.time_ns() - int((time.perf_counter() - moment) * 1e9)
 
 
-def running_now() -> Running | None:
-    """The synchronisation that the current work is part of, while it goes on."""
-    found = cast("Running | None", get_value(_RUNNING, get_current()))
+def running_now(at: Context | None = None) -> Running | None:
+    """The synchronisation that the current work, or a point of the program, is part of, while it goes on."""
+    found = cast("Running | None", get_value(_RUNNING, at))
     return found if found is not None and found.open else None
 
 

@@ -15,6 +15,7 @@ from caldav.lib import error
 
 import otel_shim
 from otel_shim.pseudonym import pseudonymiser
+from otel_shim.signals.calendar_requests import MOST_SPANS
 
 from . import servers
 from .clients import KINDS, Account, account, client, item, reopened, settled
@@ -316,6 +317,20 @@ async def _filled(server: CalendarServer, count: int) -> Account:
     made = await account("sync", server)
     await made.put(*(f"event-{number}" for number in range(count)))
     return made
+
+
+def test_many_requests(radicale: CalendarServer, recording: Recording) -> None:
+    """A large calendar is no large trace: the first requests have spans, all are counted and measured."""
+    made = asyncio.run(_filled(radicale, MOST_SPANS + 5))
+    recording.clear()
+    measured = sum(count for _, count in recording.points("http.client.request.duration"))
+    made.calendar.get_objects(load_objects=True)
+    sync = recording.sync()
+    assert sync.items == (MOST_SPANS + 5, 0, 0, 0)
+    assert len(sync.requests) == MOST_SPANS
+    assert sync.facts["requests"] == MOST_SPANS + 6
+    again = sum(count for _, count in recording.points("http.client.request.duration"))
+    assert again - measured == MOST_SPANS + 6
 
 
 @pytest.mark.parametrize("server", ["xandikos"], indirect=True)

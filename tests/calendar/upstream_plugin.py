@@ -1,0 +1,53 @@
+"""A pytest plugin: our instrumentors at work under somebody else's tests, recording for real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+from otel_shim import counters
+from otel_shim.capture.caldav import CaldavInstrumentor
+from otel_shim.capture.google_calendar import GoogleCalendarInstrumentor
+from otel_shim.capture.ics import IcalendarInstrumentor
+from otel_shim.signals.spans import IdentitySpanProcessor
+
+
+class Counting(SpanProcessor):
+    """Counts spans, so that an instrumentor that did nothing is noticed."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, int] = {}
+
+    def on_end(self, span: object) -> None:
+        """Count one."""
+        name = str(getattr(span, "name", ""))
+        self.names[name] = self.names.get(name, 0) + 1
+
+
+_counting = Counting()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Instrument before anything of the tests is imported."""
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(IdentitySpanProcessor())
+    tracers.add_span_processor(_counting)
+    meters = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+    for instrumentor in (CaldavInstrumentor, IcalendarInstrumentor, GoogleCalendarInstrumentor):
+        instrumentor().instrument(tracer_provider=tracers, meter_provider=meters)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was recorded, and whether anything of ours failed."""
+    for line in _lines():
+        terminalreporter.line(line)
+
+
+def _lines() -> Iterator[str]:
+    spans = ", ".join(f"{count} {name}" for name, count in sorted(_counting.names.items()))
+    yield f"instrumented: {spans or 'nothing'}"
+    yield f"internal errors: {counters.snapshot().get('internal_errors', 0)}"

@@ -172,7 +172,7 @@ def figures() -> list[Chart]:
             "Alerts",
             "Alerts that fire now.",
             "none",
-            'count(ALERTS{alertstate="firing"}) or vector(0)',
+            'count(ALERTS{alertstate="firing", severity!="heartbeat"}) or vector(0)',
         ),
         number("Requests", "Requests a second.", "reqps", all_of),
         number("Errors", "Share of 5xx.", "percentunit", f"({failed} or vector(0)) / {all_of}"),

@@ -34,6 +34,8 @@ KEPT_SECONDS = 5.0
 """How long an answer is given again."""
 MOST = 50
 """Most endpoints, quotas, jobs and alerts of an answer, of each."""
+HEARTBEAT = "heartbeat"
+"""The severity of an alert that always fires, so that its absence is noticed: nothing to show."""
 _MOST_BYTES = 4_000_000
 _WINDOW = "5m"
 _JOB_WINDOW = "24h"
@@ -353,7 +355,8 @@ def _jobs(samples: Iterable[Sample]) -> list[Job]:
 
 
 def _alerts(found: Iterable[Mapping[str, Any]]) -> list[Alert]:
-    return [_alert(raw["labels"], raw) for raw in found]
+    heard = (raw for raw in found if raw["labels"].get("severity") != HEARTBEAT)
+    return [_alert(raw["labels"], raw) for raw in heard]
 
 
 def _alert(labels: Mapping[str, str], raw: Mapping[str, Any]) -> Alert:

@@ -47,6 +47,7 @@ ALERT = {
     "annotations": {"trace_id": "abc", "request_id": "r-1", "internal": "not shown"},
     "startsAt": "2026-11-22T10:00:00Z",
 }
+HEARTBEAT = {"labels": {"alertname": "Watchdog", "severity": "heartbeat"}, "annotations": {}}
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
@@ -85,7 +86,7 @@ def send(handler: BaseHTTPRequestHandler, body: Any, status: int = 200) -> None:
 def well(handler: BaseHTTPRequestHandler) -> None:
     """Answer as Prometheus and Alertmanager do."""
     if handler.path.startswith("/api/v2/alerts"):
-        return send(handler, [ALERT])
+        return send(handler, [HEARTBEAT, ALERT])
     query = urllib.parse.parse_qs(urllib.parse.urlsplit(handler.path).query)["query"][0]
     name = next(name for name, text in ops.queries('job="a"').items() if text == query)
     result = [{"metric": labels, "value": [0, value]} for labels, value in ANSWERS[name]]

@@ -67,12 +67,17 @@ func (p *palette[T]) number(value *T, first int) (n number, ok bool) {
 	return number(first + size), true
 }
 
-// appendTight is append that grows by a half. Most traces are small, and there are many.
+// Growth of small arrays: most traces are small, and there are many.
+const firstRoom, leastRoom = 2, 3
+
+// appendTight is append that grows by a half.
 func appendTight[E any](s []E, e E) []E {
 	if len(s) == cap(s) {
-		grown := make([]E, len(s), len(s)+max(1, (len(s)+1)/2))
-		copy(grown, s)
-		s = grown
+		room := max(leastRoom, (len(s)+1)/2)
+		if len(s) == 0 {
+			room = firstRoom
+		}
+		s = append(make([]E, 0, len(s)+room), s...)
 	}
 	return append(s, e)
 }

@@ -65,7 +65,8 @@ def take() -> Taken | None:
     """The item that is due longest, if there is one; it belongs to the caller for a while."""
     now = time.time()
     first = select(QueuedPlan.id).where(_ready(now)).order_by(QueuedPlan.due_at, QueuedPlan.id)
-    chosen = first.limit(1).scalar_subquery()
+    # SQLite has one writer at a time and no such locks.
+    chosen = first.limit(1).with_for_update(skip_locked=True).scalar_subquery()
     # Tested again, so that of two workers that chose the same item one gets none.
     taking = (
         update(QueuedPlan)

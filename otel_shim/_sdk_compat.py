@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
@@ -445,6 +446,32 @@ def complete_resource(provider: Any, attributes: Mapping[str, Scalar]) -> None:
     held = getattr(provider, "_resource", None) or provider._sdk_config.resource
     lacking = {key: value for key, value in attributes.items() if key not in held.attributes}
     provider._update_resource(Resource(lacking))
+
+
+def export_sessions(tracers: Any, loggers: Any, meters: Any) -> Iterator[Any]:
+    """The HTTP sessions of the OTLP exporters in place; they show them to nobody."""
+    spans = getattr(getattr(tracers, "_active_span_processor", None), "_span_processors", ())
+    logs = getattr(loggers, "_multi_log_record_processor", None)
+    records = getattr(logs, "_log_record_processors", ())
+    owners = [*spans, *records, *getattr(meters, "_metric_readers", ())]
+    for owner in owners:
+        exporter: Any = getattr(owner, "_batch_processor", owner)
+        exporter = getattr(exporter, "span_exporter", exporter)
+        while (inner := getattr(exporter, "_exporter", None)) is not None:
+            exporter = inner
+        transport = getattr(getattr(exporter, "_client", None), "_transport", None)
+        if (session := getattr(transport, "_session", None)) is not None:
+            yield session
+
+
+def renew_session(session: Any) -> None:
+    """Give a session of requests connections of its own; a copy of an adapter starts with none.
+
+    Its cookies too, for they have a lock.
+    """
+    for prefix, adapter in session.adapters.items():
+        session.adapters[prefix] = copy.copy(adapter)
+    session.cookies = type(session.cookies)()
 
 
 def wrap_loader(

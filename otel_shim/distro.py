@@ -149,6 +149,7 @@ def pre_instrument() -> None:
     propagate.set_global_textmap(EdgePropagator(propagate.get_global_textmap()))
     deliveries.use_relation(settings.queue_relation)
     export.quiet_exporters()
+    forks.export_for_itself()
     if settings.on_sigterm == "flush":
         termination.install()
     encoding.install()

@@ -179,6 +179,41 @@ def test_a_forked_child_ends_likewise(locked: Environment) -> None:
     assert sorted(records) == ["halfway", "in the child"]
 
 
+FORKED_LATE = """
+import multiprocessing
+from opentelemetry import _logs, metrics
+def flush():
+    for provider in (trace.get_tracer_provider(), _logs.get_logger_provider(), metrics.get_meter_provider()):
+        provider.force_flush()
+def work(number):
+    for each in range(20):
+        with trace.get_tracer("script").start_as_current_span(f"{number}-{each}"):
+            logging.getLogger("script").error(f"{number}-{each}")
+        flush()
+work("before")
+children = [multiprocessing.get_context("fork").Process(target=work, args=(n,)) for n in range(3)]
+for child in children:
+    child.start()
+work("parent")
+for child in children:
+    child.join()
+print("ready", flush=True)
+"""
+
+
+def test_forked_processes_export_over_connections_of_their_own(locked: Environment) -> None:
+    """Parent and children send at the same time, after the parent has connected: all of it can be read."""
+    with collectors.healthy() as sink:
+        with started(locked, sink.url, wait=FORKED_LATE) as script:
+            until(script, "ready")
+            until(script, "ready")
+            assert script.wait(DEADLINE) == 0
+        spans, records = arrived(sink)
+    expected = {f"{n}-{each}" for n in ("before", "parent", 0, 1, 2) for each in range(20)}
+    assert sorted(spans) == sorted(expected | {"work"})
+    assert sorted(records) == sorted(expected | {"halfway"})
+
+
 def test_uvicorn_without_lifespan_sends_its_last_batch(
     stack: Stack, locked: Environment, tmp_path: Path
 ) -> None:

@@ -103,6 +103,10 @@ bench-overhead: setup binaries ## CPU and latency that telemetry adds to a reque
 bench-starts: setup ## What the launcher takes to start a process, beside the official one
 	@$(RUN) python -m benchmarks.overhead.starts
 
+.PHONY: bench-jobs
+bench-jobs: setup ## What a job's instrumentation takes of CPU time, against 150 µs (JOBS=500 ROUNDS=21)
+	@$(RUN) python -m benchmarks.jobs
+
 .PHONY: bench-processor
 bench-processor: setup ## What completing identity costs a Collector, beside other processors (SPANS=600000, ONLY=alone,held,whole,delays)
 	@collector/build.sh otelcol-shim

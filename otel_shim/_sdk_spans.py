@@ -107,6 +107,8 @@ def start_span(
     context: Context | None = None,
 ) -> trace.Span:
     """Start a span with attributes that are clean: texts, numbers and truth values under texts."""
+    if type(tracer) is trace.ProxyTracer:  # made before there was a provider
+        tracer = tracer._tracer
     span = _light(tracer, name, kind, attributes, context) if type(tracer) is Tracer else None
     if span is None:
         return tracer.start_span(name, context=context, kind=kind, attributes=attributes)

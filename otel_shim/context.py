@@ -188,12 +188,14 @@ class LocalRoot:
         self.binding = threading.RLock()
         """Held from the look at what is bound to the change of it; spans start without it."""
 
-    def is_job(self, actor: Identity) -> None:
-        """Turn out to be a run of a job, which is the actor unless the application names another."""
+    def is_job(self, span: Span, actor: Identity) -> None:
+        """Turn out to be a run of a job, as its span starts: that is the actor unless another is named."""
         with self.binding:
             self._actor = actor.user_id
             self._references = actor.extra
-            self.put(self.scope, actor.updated(self.scope.identity))
+            outer = self.scope.identity
+            self.scope.become(actor.updated(outer) if outer.known() else actor)
+            _sdk_compat.stamp(span, self.scope.attributes)
 
     def less_job(self, identity: Identity, found: Identity) -> Identity:
         """An identity that another is put over: without the job as the actor, where one is named."""

@@ -29,10 +29,11 @@ from contextvars import Token
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, create_key, get_value, set_value
+from opentelemetry.sdk.trace import Span as SDKSpan
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import (
     Link,
@@ -45,15 +46,17 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from otel_shim import _sdk_compat, _sdk_spans, context, counters, request_ids, sources
 from otel_shim import _semconv as semconv
-from otel_shim import context, counters, request_ids, sources
 from otel_shim._guard import guarded
 from otel_shim.heartbeats import FUNCTION, Declaration, heartbeats
 from otel_shim.model import Identity, Scalar
 
 _WORK = create_key("otel-shim-job")
 _tracer = trace.get_tracer("otel_shim")
+_NOTHING = Context()
 _MOST_ITEMS = 1 << 62
+_CLEAN = (str, bool, int, float)
 ITEM_KEYS = {
     semconv.SAAS_JOB_ITEM_STATE_READ: semconv.SAAS_JOB_ITEMS_READ,
     semconv.SAAS_JOB_ITEM_STATE_WRITTEN: semconv.SAAS_JOB_ITEMS_WRITTEN,
@@ -112,21 +115,25 @@ class Work:
         "started_at",
     )
 
-    def __init__(self, run: Run, span: Span, started_at: float, base: Context) -> None:
+    def __init__(self, run: Run, started_at: float) -> None:
         self.run = run
-        self.span = span
+        self.span: Span = trace.INVALID_SPAN
+        self.inside = _NOTHING
         self.started_at = started_at
         self.began = time.perf_counter()
         self.declaration = heartbeats.declared(run.name)
-        self.start_delay = _delay(run, started_at)
+        self.start_delay = _delay(run, started_at) if run.scheduled_time is not None else None
         self.items: dict[str, int] = {}
         self.backlog: int | None = None
         self.overlaps = False
         self.adopted = False
         """Whether the decorated function that an adapter's run is of has begun in it."""
         self.ended = False
-        inside = set_value(_WORK, self, set_span_in_context(span, base))
-        self.inside = context.with_operation(run.name, inside)
+
+    @property
+    def at(self) -> Context:
+        """A context in which the run's own span is the current one, and nothing else."""
+        return set_span_in_context(self.span, _NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +212,7 @@ class running:  # noqa: N801 - reads as a block
 @guarded(default=None)
 def start_run(run: Run) -> Work | None:
     """Start the span of a run, and note the start; ``work.inside`` is the context to run in."""
-    return _begin(run, set_value(_WORK, None, _above(run)))
+    return _begin(run, _above(run))
 
 
 @guarded(default=None)
@@ -217,37 +224,60 @@ def start_part(run: Run, base: Context) -> Work | None:
 @guarded(default=None)
 def took_place(run: Run, course: Course) -> None:
     """Record a run that is over, with the times that it really had."""
-    work = _begin(run, set_value(_WORK, None, _above(run)), course.started_at)
+    work = Work(run, course.started_at)
+    work.span = _tracer.start_span(
+        run.name,
+        _above(run),
+        run.kind,
+        {**run.attributes, **_described(work)},
+        _links(run),
+        start_time=int(course.started_at * 1e9),
+    )
+    _note_start(work)
     work.ended = True
     limit = work.declaration.max_runtime if work.declaration is not None else None
     overrun = limit is not None and course.seconds > limit
     _conclude(Ended(work, course.outcome, course.seconds, overrun, course.error_type))
 
 
-def _begin(run: Run, base: Context, started_at: float | None = None) -> Work:
-    now = time.time() if started_at is None else started_at
-    links = [Link(run.link)] if run.link is not None and run.link.is_valid else None
-    span = _tracer.start_span(
-        run.name,
-        base,
-        run.kind,
-        {semconv.SAAS_OPERATION: run.name, **run.attributes},
-        links,
-        start_time=int(now * 1e9),
-    )
-    work = Work(run, span, now, base)
-    if run.described:
-        span.set_attributes(_described(work))
+def _begin(run: Run, base: Context) -> Work:
+    work = Work(run, time.time())
+    attributes = _described(work)
+    if run.attributes:
+        attributes = {**run.attributes, **attributes}
+    work.span = _start_span(run, attributes, base)
+    inside = set_value(_WORK, work, set_span_in_context(work.span, base))
+    work.inside = context.with_operation(run.name, inside)
+    _note_start(work)
+    return work
+
+
+def _start_span(run: Run, attributes: Mapping[str, Any], base: Context) -> Span:
+    """Start the span of a run; only an adapter's attributes may need the SDK's cleaning."""
+    if all(type(value) in _CLEAN for value in run.attributes.values()):
+        span = _sdk_spans.start_span(_tracer, run.name, run.kind, attributes, base)
+        for link in _links(run) or ():
+            span.add_link(link.context)
+        return span
+    return _tracer.start_span(run.name, base, run.kind, attributes, _links(run))
+
+
+def _links(run: Run) -> list[Link] | None:
+    return [Link(run.link)] if run.link is not None and run.link.is_valid else None
+
+
+def _note_start(work: Work) -> None:
+    """Tell identity, heartbeat and metrics that a run has started."""
+    if work.run.described:
         _identify(work)
-    work.overlaps = heartbeats.started(run.name, now)
+    work.overlaps = heartbeats.started(work.run.name, work.started_at)
     if _recorder is not None:
         _recorder.started(work)
-    return work
 
 
 def _above(run: Run) -> Context:
     """The context that a run starts in: empty, but for a parent or an identity that were asked for."""
-    base = Context()
+    base = _NOTHING
     if run.parent is not None and run.parent.is_valid:
         base = set_span_in_context(NonRecordingSpan(run.parent), base)
     return base if run.scope is None else context.with_scope(run.scope, base)
@@ -266,7 +296,10 @@ def _aware(time_: datetime) -> datetime:
 def _described(work: Work) -> dict[str, Scalar]:
     """What the span of a run says when it starts."""
     run, declared = work.run, work.declaration
-    found: dict[str, Scalar] = {
+    found: dict[str, Scalar] = {semconv.SAAS_OPERATION: run.name}
+    if not run.described:
+        return found
+    found |= {
         semconv.SAAS_JOB_RUN_ID: run.run_id or request_ids.new(),
         semconv.SAAS_JOB_ATTEMPT: run.attempt,
         semconv.SAAS_JOB_SYSTEM: run.system,
@@ -293,7 +326,7 @@ def _identify(work: Work) -> None:
     if place is not None:
         references = work.declaration.references if work.declaration is not None else {}
         place.root.operation = work.run.name
-        place.root.is_job(job_identity(work.run.name, references))
+        place.root.is_job(cast("SDKSpan", work.span), job_identity(work.run.name, references))
 
 
 @guarded(default=None)
@@ -315,9 +348,7 @@ def _conclude(ended: Ended) -> None:
     ended_at = work.started_at + ended.seconds
     _close(ended, int(ended_at * 1e9))
     success = ended.outcome == semconv.SAAS_JOB_OUTCOME_SUCCESS
-    heartbeats.ended(work.run.name, ended_at, ended.seconds, success)
-    if work.backlog is not None:
-        heartbeats.waiting(work.run.name, work.backlog)
+    heartbeats.ended(work.run.name, ended_at, ended.seconds, success, work.backlog)
     if _recorder is not None:
         _recorder.ended(ended)
 
@@ -349,14 +380,15 @@ def _outcome(work: Work, error: BaseException | None, overrun: bool) -> str:
 
 def _close(ended: Ended, at: int) -> None:
     span, work = ended.work.span, ended.work
+    found: dict[str, Scalar] = {ITEM_KEYS[state]: count for state, count in work.items.items()}
     if work.run.described:
-        span.set_attribute(semconv.SAAS_JOB_OUTCOME, ended.outcome)
+        found[semconv.SAAS_JOB_OUTCOME] = ended.outcome
     if ended.overrun:
-        span.set_attribute(semconv.SAAS_JOB_OVERRUN, True)
-    if work.items:
-        span.set_attributes({ITEM_KEYS[state]: count for state, count in work.items.items()})
+        found[semconv.SAAS_JOB_OVERRUN] = True
     if ended.error_type is not None:
-        span.set_attribute(ERROR_TYPE, ended.error_type)
+        found[ERROR_TYPE] = ended.error_type
+    if found:
+        _sdk_compat.stamp_any(span, found)
     if ended.error_type is not None or ended.outcome in _BAD:
         span.set_status(Status(StatusCode.ERROR))
     span.end(at)
@@ -380,19 +412,14 @@ _TIMEOUTS = _timeouts()
 @guarded(default=None)
 def unstarted(run: Run, outcome: str, count: int = 1) -> None:
     """Note runs that were due and not started: a span of no length, which says which and why."""
-    now = time.time_ns()
-    found = Work(run, trace.INVALID_SPAN, now / 1e9, Context())
-    attributes = {
-        semconv.SAAS_OPERATION: run.name,
-        **run.attributes,
-        **_described(found),
-        semconv.SAAS_JOB_OUTCOME: outcome,
-    }
-    links = [Link(run.link)] if run.link is not None and run.link.is_valid else None
-    span = _tracer.start_span(run.name, Context(), run.kind, attributes, links, start_time=now)
-    found.span = span
-    _identify(found)
-    span.end(now)
+    work = Work(run, time.time())
+    attributes = {**run.attributes, **_described(work), semconv.SAAS_JOB_OUTCOME: outcome}
+    at = int(work.started_at * 1e9)
+    work.span = _tracer.start_span(
+        run.name, _NOTHING, run.kind, attributes, _links(run), start_time=at
+    )
+    _identify(work)
+    work.span.end(at)
     if _recorder is not None:
         _recorder.unstarted(run.name, outcome, count)
 

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from opentelemetry import _logs, trace
-from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from otel_shim import _semconv as semconv
@@ -127,16 +126,15 @@ def _replay(told: Mapping[str, Any]) -> None:
     """Record a run of the horse as if it had been here; its span is the horse's."""
     recorder = jobs.use_recorder(None)
     jobs.use_recorder(recorder)
-    work = Work(_run(told), NonRecordingSpan(_span(told)), told["began_at"], Context())
+    work = Work(_run(told), told["began_at"])
+    work.span = NonRecordingSpan(_span(told))
     work.ended = True
     work.start_delay = told["start_delay"]
     work.items = told["items"]
     work.overlaps = heartbeats.started(work.run.name, told["began_at"])
     success = told["outcome"] == semconv.SAAS_JOB_OUTCOME_SUCCESS
     at = told["began_at"] + told["seconds"]
-    heartbeats.ended(work.run.name, at, told["seconds"], success)
-    if told["backlog"] is not None:
-        heartbeats.waiting(work.run.name, told["backlog"])
+    heartbeats.ended(work.run.name, at, told["seconds"], success, told["backlog"])
     if recorder is not None:
         recorder.started(work)
         recorder.ended(

@@ -12,24 +12,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from opentelemetry.context import Context
 from opentelemetry.metrics import (
     CallbackOptions,
     Counter,
+    Histogram,
     MeterProvider,
     Observation,
     get_meter_provider,
 )
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.trace import set_span_in_context
 
+from otel_shim import _sdk_compat, jobs
 from otel_shim import _semconv as semconv
-from otel_shim import jobs
 from otel_shim._guard import guarded
-from otel_shim.heartbeats import Declaration, Heartbeat, heartbeats
+from otel_shim.heartbeats import MOST, Declaration, Heartbeat, heartbeats
 from otel_shim.jobs import Ended, Work
 from otel_shim.signals.metrics import SCOPE, as_of, histogram
 
+_Labels = tuple[tuple[str, str], ...]
+_MOST_SERIES = 4 * MOST
 _Observe = Callable[[CallbackOptions], Iterable[Observation]]
 
 
@@ -43,30 +44,32 @@ class JobMetrics:
         self._overlaps = _counter(meters, semconv.METRIC_SAAS_JOB_OVERLAPS)
         self._unstarted = _counter(meters, semconv.METRIC_SAAS_JOB_UNSTARTED)
         self._items = _counter(meters, semconv.METRIC_SAAS_JOB_ITEMS)
+        self._series: dict[tuple[int, _Labels], _sdk_compat.Series] = {}
         _observe(meters)
 
     @guarded(default=None)
     def started(self, work: Work) -> None:
         """Record that a run started."""
-        labels, at = {semconv.SAAS_OPERATION: work.run.name}, _at(work)
+        labels = ((semconv.SAAS_OPERATION, work.run.name),)
         if work.start_delay is not None:
-            self._start_delay.record(work.start_delay, labels, at)
+            self._record(self._start_delay, work.start_delay, labels, work)
         if work.overlaps:
-            self._overlaps.add(1, labels, at)
+            self._record(self._overlaps, 1, labels, work)
 
     @guarded(default=None)
     def ended(self, ended: Ended) -> None:
         """Record a run that ended, by an error or not."""
-        work, at = ended.work, _at(ended.work)
-        operation = {semconv.SAAS_OPERATION: work.run.name}
-        labels = {**operation, semconv.SAAS_JOB_OUTCOME: ended.outcome}
+        work = ended.work
+        operation = (semconv.SAAS_OPERATION, work.run.name)
+        labels: _Labels = (operation, (semconv.SAAS_JOB_OUTCOME, ended.outcome))
         if ended.error_type is not None:
-            labels[ERROR_TYPE] = ended.error_type
-        self._duration.record(ended.seconds, labels, at)
+            labels = (*labels, (ERROR_TYPE, ended.error_type))
+        self._record(self._duration, ended.seconds, labels, work)
         if ended.overrun:
-            self._overruns.add(1, operation, at)
+            self._record(self._overruns, 1, (operation,), work)
         for state, count in work.items.items():
-            self._items.add(count, {**operation, semconv.SAAS_JOB_ITEM_STATE: state}, at)
+            item = (operation, (semconv.SAAS_JOB_ITEM_STATE, state))
+            self._record(self._items, count, item, work)
 
     @guarded(default=None)
     def unstarted(self, name: str, outcome: str, count: int) -> None:
@@ -74,16 +77,23 @@ class JobMetrics:
         labels = {semconv.SAAS_OPERATION: name, semconv.SAAS_JOB_OUTCOME: outcome}
         self._unstarted.add(count, labels)
 
+    def _record(
+        self, instrument: Histogram | Counter, value: float, labels: _Labels, work: Work
+    ) -> None:
+        """Record a value; its exemplar refers to the run's own span."""
+        key = (id(instrument), labels)
+        series = self._series.get(key)
+        if series is None:
+            series = _sdk_compat.Series(instrument, dict(labels))
+            if len(self._series) < _MOST_SERIES:
+                self._series[key] = series
+        series.record(value, {}, work.at)
+
 
 def install(meters: MeterProvider | None = None) -> None:
     """Record runs of jobs with a provider, by default the global one, unless somebody does already."""
     before = jobs.use_recorder(None)
     jobs.use_recorder(before or JobMetrics(meters or get_meter_provider()))
-
-
-def _at(work: Work) -> Context:
-    """A context in which the run's own span is the current one; its exemplar refers to that."""
-    return set_span_in_context(work.span, Context())
 
 
 def _counter(meters: MeterProvider, name: str) -> Counter:

@@ -204,8 +204,7 @@ for declared, start, seconds, success in (
     if (pid := os.fork()) == 0:
         heartbeats.declare(Declaration("audit.job", "0 3 * * *", 86400.0, at=declared))
         heartbeats.started("audit.job", start)
-        heartbeats.ended("audit.job", start + seconds, seconds, success)
-        heartbeats.waiting("audit.job", int(start))
+        heartbeats.ended("audit.job", start + seconds, seconds, success, int(start))
         sys.exit()
     os.waitpid(pid, 0)
 print(publisher.text())

@@ -11,9 +11,15 @@ from importlib import import_module
 from typing import Any, NamedTuple, cast
 
 from opentelemetry import trace as trace_api
-from opentelemetry._logs import LogRecord
+from opentelemetry._logs import LogRecord, NoOpLogger, get_logger, get_logger_provider
 from opentelemetry._logs import _internal as logs_api
-from opentelemetry.context import _SUPPRESS_HTTP_INSTRUMENTATION_KEY, Context, set_value
+from opentelemetry.context import (
+    _SUPPRESS_HTTP_INSTRUMENTATION_KEY,
+    Context,
+    get_current,
+    set_value,
+)
+from opentelemetry.instrumentation.log_utils import std_to_otel
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator
@@ -61,6 +67,19 @@ __all__ = [
 ]
 
 
+_SEVERITY_TEXTS = {"WARNING": "WARN", "CRITICAL": "FATAL"}
+_MOST_LOGGERS = 1000
+
+
+class BridgedRecord(LogRecord):
+    """A record of the bridge: it has its identity already, and the SDK's copy of it costs little."""
+
+    def __copy__(self) -> BridgedRecord:
+        copied = BridgedRecord.__new__(BridgedRecord)
+        vars(copied).update(vars(self))
+        return copied
+
+
 class LogBridge(LoggingHandler):
     """OpenTelemetry's bridge from ``logging``, with a record's own fields made by us.
 
@@ -71,14 +90,44 @@ class LogBridge(LoggingHandler):
     def __init__(self, attributes: Callable[[logging.LogRecord], dict[str, Any]]) -> None:
         super().__init__()
         self._attributes = attributes
+        self._known: tuple[Any, dict[str, Any]] = None, {}
 
-    def _get_attributes(self, record: logging.LogRecord) -> tuple[dict[str, Any], None]:
-        return self._attributes(record), None
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a record on, unless it comes from what happens to another one meanwhile."""
+        if self._is_emitting.get():
+            return super().emit(record)  # which says so
+        logger = self._logger_of(record.name)
+        if isinstance(logger, NoOpLogger):
+            return None
+        token = self._is_emitting.set(True)
+        try:
+            logger.emit(self._translate(record))
+        finally:
+            self._is_emitting.reset(token)
+        return None
+
+    def _logger_of(self, name: str) -> Any:
+        """The logger of a name, remembered for as long as the provider is the same."""
+        provider = get_logger_provider()
+        if self._known[0] is not provider or len(self._known[1]) > _MOST_LOGGERS:
+            self._known = provider, {}
+        loggers = self._known[1]
+        found = loggers.get(name)
+        if found is None:
+            found = loggers[name] = get_logger(name, logger_provider=provider)
+        return found
 
     def _translate(self, record: logging.LogRecord) -> LogRecord:
-        made = super()._translate(record)
-        made.body = encodable(str(made.body))
-        return made
+        level = record.levelname
+        return BridgedRecord(
+            timestamp=int(record.created * 1e9),
+            observed_timestamp=time.time_ns(),
+            context=get_current() or None,
+            severity_text=_SEVERITY_TEXTS.get(level, level),
+            severity_number=std_to_otel(record.levelno),
+            body=encodable(str(record.getMessage())),
+            attributes=self._attributes(record),
+        )
 
     def flush(self) -> None:
         """Nothing: the provider has an exit handler of its own, which runs before that of ``logging``.

@@ -13,6 +13,8 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from opentelemetry._logs import LogRecord
+from opentelemetry.context import Context
 from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs, ScopeLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 from opentelemetry.sdk._logs import ReadableLogRecord
@@ -33,6 +35,8 @@ _ATTRIBUTES_OF_SPAN, _ATTRIBUTES_OF_LOG = b"\x4a", b"\x32"
 _TRACE_ID, _SPAN_ID, _PARENT_ID = b"\x0a\x10", b"\x12\x08", b"\x22\x08"
 _START_AND_END = struct.Struct("<BQBQ")
 _START, _END = 0x39, 0x41
+_TIME, _OBSERVED, _ONE_TIME = 0x09, 0x59, struct.Struct("<BQ")
+_TRACE_ID_OF_LOG, _SPAN_ID_OF_LOG, _BODY = b"\x4a\x10", b"\x52\x08", b"\x2a"
 
 
 _BARE_CONTEXTS = {remote: SpanContext(1, 1, is_remote=remote) for remote in (False, True)}
@@ -88,7 +92,8 @@ def spans() -> Encoder:
 def logs() -> Encoder:
     """An encoder of log records."""
     official = _sdk_compat.log_encoding()
-    body = functools.partial(_log, official)
+    same = functools.lru_cache(_REMEMBERED)(functools.partial(_severity_and_flags, official))
+    body = functools.partial(_log, official, same)
     tag = _ATTRIBUTES_OF_LOG
     return Encoder(Kind(official, tag, _attributes_of_log, body, ResourceLogs, ScopeLogs))
 
@@ -160,8 +165,46 @@ def _name_kind_and_flags(
     return bytes(message.SerializePartialToString())
 
 
-def _log(official: _sdk_compat.Encoding, record: ReadableLogRecord) -> bytes:
-    return _message(official, _Without(record, log_record=_Without(record.log_record)))
+def _log(
+    official: _sdk_compat.Encoding, same: Callable[..., bytes], record: ReadableLogRecord
+) -> bytes:
+    """A log record but for its attributes; by hand where its body is text, as it nearly always is."""
+    item = record.log_record
+    body, name = item.body, item.event_name
+    if type(body) is not str or (name is not None and len(name) > _LONGEST):
+        return _message(official, _Without(record, log_record=_Without(item)))
+    dropped, severity = record.dropped_attributes, (item.severity_number, item.severity_text)
+    parts = [
+        same(*severity, item.trace_flags, name, dropped),
+        framed(_BODY, framed(_FIELD_1, body.encode("utf-8"))),
+    ]
+    if item.timestamp:
+        parts.append(_ONE_TIME.pack(_TIME, item.timestamp))
+    if item.observed_timestamp:
+        parts.append(_ONE_TIME.pack(_OBSERVED, item.observed_timestamp))
+    if item.trace_id:
+        parts += [_TRACE_ID_OF_LOG, item.trace_id.to_bytes(16, "big")]
+    if item.span_id:
+        parts += [_SPAN_ID_OF_LOG, item.span_id.to_bytes(8, "big")]
+    return b"".join(parts)
+
+
+def _severity_and_flags(official: _sdk_compat.Encoding, *of: Any) -> bytes:
+    """What is the same for many records: severity, flags, name, and how many attributes were dropped."""
+    number, text, flags, name, dropped = of
+    record = LogRecord(
+        timestamp=0,
+        observed_timestamp=0,
+        context=Context(),
+        severity_number=number,
+        severity_text=text,
+        body="",
+        event_name=name,
+    )
+    record.trace_flags = flags
+    message = official.item(_Without(None, log_record=record, dropped_attributes=dropped))
+    message.ClearField("body")
+    return bytes(message.SerializePartialToString())
 
 
 def _attributes_of_log(record: ReadableLogRecord) -> Mapping[str, Any] | None:

@@ -7,6 +7,7 @@ No handler is ever added to a logger. Records are taken where every logger hands
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import sys
@@ -47,6 +48,8 @@ class IdentityLogRecordProcessor(LogRecordProcessor):
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Add identity; what the record says itself wins."""
         record = log_record.log_record
+        if type(record) is _sdk_compat.BridgedRecord:
+            return
         found = dict(context.correlation(record.context))
         code = (record.attributes or {}).get(_ERROR_CODE)
         if code is not None:
@@ -76,9 +79,9 @@ def _take_from_loggers(otlp: logging.Handler, service_name: str) -> None:
         if hasattr(record, _IDENTITY):  # handed to a logger again, by the listener of a queue
             return hand_on(logger, record)
         token = _where_it_broke(record)
+        _correlate(record, service_name)
         if not logger.name.startswith(_OWN_LOGGERS):
             _send(otlp, record)
-        _correlate(record, service_name)
         if token is not None:
             detach(token)
         return hand_on(logger, record)
@@ -97,7 +100,7 @@ def _where_it_broke(record: logging.LogRecord) -> Token[Context] | None:
 
 @guarded(default=None)
 def _send(otlp: logging.Handler, record: logging.LogRecord) -> None:
-    otlp.handle(record)
+    otlp.emit(record)  # without its lock, which would let one thread log at a time
 
 
 @guarded(default=None)
@@ -106,15 +109,19 @@ def _correlate(record: logging.LogRecord, service_name: str) -> None:
 
     The ``otel*`` names are those of OpenTelemetry's logging instrumentation.
     """
+    fields = vars(record)
+    fields[_IDENTITY] = found = dict(context.correlation())
     span_context = get_current_span().get_span_context()
-    record.otelTraceID = f"{span_context.trace_id:032x}" if span_context.is_valid else "0"
-    record.otelSpanID = f"{span_context.span_id:016x}" if span_context.is_valid else "0"
-    record.otelTraceSampled = span_context.trace_flags.sampled
-    record.otelServiceName = service_name
-    found = dict(context.correlation())
+    valid = span_context.is_valid
+    fields["otelTraceID"] = f"{span_context.trace_id:032x}" if valid else "0"
+    fields["otelSpanID"] = f"{span_context.span_id:016x}" if valid else "0"
+    fields["otelTraceSampled"] = span_context.trace_flags.sampled
+    fields["otelServiceName"] = service_name
     if (code := _error_code(record)) is not None:  # a queue's handler takes the exception off
         found[semconv.SAAS_ERROR_CODE] = code
-    setattr(record, _IDENTITY, found)
+
+
+_write_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class JsonFormatter(logging.Formatter):
@@ -122,7 +129,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record; values that JSON cannot hold are written as their ``str``."""
-        return json.dumps(exportable(_fields(record)), ensure_ascii=False)
+        return _write_json(exportable(_fields(record)))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -138,14 +145,18 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _attributes(record: logging.LogRecord) -> dict[str, Any]:
-    """What a record says itself, for OTLP."""
-    found: dict[str, Any] = exportable(_own(record))
+    """What a record says, for OTLP; what it says itself wins."""
+    found: dict[str, Any] = {**vars(record).get(_IDENTITY, {}), **exportable(_own(record))}
     return found
 
 
 def _timestamp(created: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created))
-    return f"{whole}.{int(created % 1 * 1e6):06d}Z"
+    return f"{_second(int(created // 1))}.{int(created % 1 * 1e6):06d}Z"
+
+
+@functools.lru_cache(maxsize=16)
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
 
 
 def _own(record: logging.LogRecord) -> dict[str, Any]:

@@ -199,23 +199,25 @@ def logged(count: int, seed: int) -> Sequence[ReadableLogRecord]:
     """Log records of two resources, with everything that one can have."""
     chance = random.Random(seed)
     exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
-    bodies: tuple[AnyValue, ...] = (None, "text", {"deep": [1, "two"]})
+    bodies: tuple[AnyValue, ...] = (None, "text", "", "é" * 300, 7, {"deep": [1, "two"]})
     loggers = []
     for service in ("one", "two"):
         provider = LoggerProvider(resource=Resource({"service.name": service}))
         provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
         loggers += [provider.get_logger("plain"), provider.get_logger("other", "1", "https://s")]
     for number in range(count):
-        context = trace.set_span_in_context(NonRecordingSpan(SpanContext(number, number, False)))
+        flags = TraceFlags(chance.choice((0, 1, 3)))
+        span = NonRecordingSpan(SpanContext(number, number, False, flags))
+        context = trace.set_span_in_context(span)
         chance.choice(loggers).emit(
             LogRecord(
-                timestamp=number,
+                timestamp=chance.choice((None, number)),
                 context=context,
                 severity_number=SeverityNumber.WARN if chance.random() < 0.5 else None,
                 severity_text=chance.choice((None, "WARN")),
                 body=chance.choice(bodies),
                 attributes={**dict(attributes(chance)), "deep": {"a": (1, 2)}},
-                event_name=chance.choice((None, "event")),
+                event_name=chance.choice((None, "event", "e" * 300)),
             )
         )
     return exporter.get_finished_logs()

@@ -14,14 +14,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import _logs, trace
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LogRecordProcessor
 from opentelemetry.trace import SpanKind
 
 import otel_shim
 from otel_shim import context, counters
 from otel_shim.peers import Trust
 from otel_shim.signals import logs
-from tests.unit.telemetry import Record, Telemetry
+from otel_shim.signals.logs import IdentityLogRecordProcessor
+from otel_shim.signals.spans import IdentitySpanProcessor
+from tests.unit.telemetry import Record, Telemetry, record_with
 
 Take = Callable[..., None]
 APP = logging.getLogger("app")
@@ -490,3 +495,42 @@ def test_remembered_through_a_real_request(telemetry: Telemetry) -> None:
     values = [v for v in kept.values() if not isinstance(v, trace.NonRecordingSpan)]
     assert all(isinstance(v, dict) for v in values)
     assert Trust(identity=False, trace=True) not in values
+
+
+def test_a_copy_of_a_record_is_its_own(take: Take, telemetry: Telemetry, out: Out) -> None:
+    """The SDK copies a record to take its context off; nothing else may be lost by that."""
+    take()
+    seen: list[Any] = []
+
+    class Watcher(LogRecordProcessor):
+        def on_emit(self, log_record: Any) -> None:
+            seen.append(log_record.log_record)
+
+        def shutdown(self) -> None:
+            """Nothing."""
+
+        def force_flush(self, timeout_millis: int = 30000) -> bool:
+            return True
+
+    telemetry.loggers.add_log_record_processor(Watcher())
+    with telemetry.tracer().start_as_current_span("work"):
+        logging.getLogger("app").warning("one", extra={"field": 1})
+    (record,) = seen
+    copied = copy.copy(record)
+    assert vars(copied) == vars(record)
+    copied.context = Context()
+    assert record.context != copied.context
+    assert (record.severity_text, record.severity_number) == ("WARN", SeverityNumber.WARN)
+
+
+def test_another_provider_is_used_at_once(
+    take: Take, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loggers are remembered for one provider only."""
+    take()
+    logging.getLogger("app").warning("one")
+    later = record_with(IdentitySpanProcessor(), IdentityLogRecordProcessor())
+    monkeypatch.setattr(_logs._internal, "_LOGGER_PROVIDER", later.loggers)
+    logging.getLogger("app").warning("two")
+    assert [record.body for record in telemetry.records()] == ["one"]
+    assert [record.body for record in later.records()] == ["two"]

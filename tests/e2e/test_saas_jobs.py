@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -17,7 +18,7 @@ import pytest
 from examples.saas.api.people import CUSTOMERS, PASSWORD
 from examples.saas.demo import job_checks, parts
 from examples.saas.demo.jaeger import Jaeger, Span, Trace
-from examples.saas.demo.stack import running
+from examples.saas.demo.stack import clean_environment, running
 from tests.wheel import ROOT
 
 from . import collectors, environments, server
@@ -259,6 +260,35 @@ def test_workers_that_stop(night: Night) -> None:
     since = night.fault()
     night.span(since, job_checks.DELIVERY, lambda span: span.start_us > run.start_us)
     server.eventually(lambda: night.ask(waiting) == [(0,)], SECONDS, "the queue is empty again")
+
+
+def test_the_jobs_know_nothing_of_the_shim(jobs: Environment, tmp_path: Path) -> None:
+    """Where the package is not installed they do their work all the same."""
+    program = """
+import sys
+sys.modules["otel_shim"] = None
+sys.path.insert(0, sys.argv[1])
+from api import optional_identity, optional_operations, scheduler, seed
+from api.jobs import JOBS
+assert not optional_identity.INSTALLED and not optional_operations.INSTALLED
+seed.ensure()
+for job in JOBS.values():
+    if job.name not in ("calendar.synchronize", "material.import"):  # these need their servers
+        job.run()
+assert len(scheduler.make_scheduler().get_jobs()) == len(JOBS) == 9
+"""
+    done = subprocess.run(
+        [jobs.program("python"), "-c", program, str(parts.SAAS)],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "exports").iterdir())) == len(CUSTOMERS)
+    assert len(list((tmp_path / "backups").iterdir())) == 2
 
 
 def _end(span: Span) -> int:

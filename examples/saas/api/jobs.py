@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from . import faults
 from .optional_operations import watched_job
-from .schedules import schedule_of
+from .schedules import longest_of, schedule_of
 
 Run = Callable[[], None]
 
@@ -54,7 +54,11 @@ def job(
     schedule = schedule_of(name, usually)
     references = processing.references() if processing else {}
     watched = watched_job(
-        name, schedule=schedule, max_runtime=max_runtime, critical=critical, **references
+        name,
+        schedule=schedule,
+        max_runtime=longest_of(max_runtime),
+        critical=critical,
+        **references,
     )
 
     def register(function: Run) -> Run:

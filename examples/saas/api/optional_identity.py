@@ -1,4 +1,4 @@
-"""OPTIONAL: the only module of this backend that knows otel-shim.
+"""OPTIONAL: with `optional_operations` the only module of this backend that knows otel-shim.
 
 Nothing here is needed for identity on the spans and logs of a request with a signed-in user: the
 shim finds `current_user` by itself. This module is for what a framework cannot know: who signs in

@@ -1,4 +1,4 @@
-"""When jobs run, as text: five cron fields in UTC, or `every 15m` (seconds, minutes, hours, days)."""
+"""When jobs run and how long they may, from the environment. Schedules are text: five cron fields in UTC, or `every 15m` (seconds, minutes, hours, days)."""
 
 import os
 import re
@@ -11,8 +11,22 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 def schedule_of(name: str, usual: str, environ: Mapping[str, str] = os.environ) -> str:
     """The schedule of a job: `SAAS_SCHEDULE_PAYROLL_EXPORT`, else `SAAS_SCHEDULE`, else the usual one."""
-    own = "SAAS_SCHEDULE_" + name.upper().replace(".", "_")
-    return environ.get(own) or environ.get("SAAS_SCHEDULE") or usual
+    return _setting("SAAS_SCHEDULE", name, environ) or usual
+
+
+def max_runtime_of(name: str, usual: float, environ: Mapping[str, str] = os.environ) -> float:
+    """The seconds that a run may take: `SAAS_MAX_RUNTIME_PAYROLL_EXPORT`, else `SAAS_MAX_RUNTIME`, else the usual."""
+    return float(_setting("SAAS_MAX_RUNTIME", name, environ) or usual)
+
+
+def _setting(of_all: str, name: str, environ: Mapping[str, str]) -> str | None:
+    own = f"{of_all}_{name.upper().replace('.', '_')}"
+    return environ.get(own) or environ.get(of_all)
+
+
+def longest_of(usual: float, environ: Mapping[str, str] = os.environ) -> float:
+    """How long a run may take, in seconds: `SAAS_MAX_RUNTIME`, else the usual time."""
+    return float(environ.get("SAAS_MAX_RUNTIME") or usual)
 
 
 def period_of(schedule: str) -> timedelta | None:

@@ -243,6 +243,14 @@ def test_schedules_are_settings(environ: dict[str, str], schedule: str) -> None:
     assert schedules.schedule_of("payroll.export", "0 3 * * *", environ) == schedule
 
 
+def test_what_a_run_may_take_is_a_setting() -> None:
+    """A job's own goes over that of all."""
+    environ = {"SAAS_MAX_RUNTIME": "3", "SAAS_MAX_RUNTIME_PAYROLL_EXPORT": "0.5"}
+    assert schedules.max_runtime_of("payroll.export", 900, environ) == 0.5
+    assert schedules.max_runtime_of("material.import", 300, environ) == 3
+    assert schedules.max_runtime_of("material.import", 300, {}) == 300
+
+
 @pytest.mark.parametrize(
     ("schedule", "seconds"), [("every 90s", 90), ("every 15m", 900), ("every 2d", 172_800)]
 )

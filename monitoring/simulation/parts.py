@@ -21,6 +21,7 @@ SPEED = 20.0
 # A day, the objective for backups, is 20 seconds.
 DAYS_SPEED = 4320.0
 PERIOD_SECONDS = 5
+MAX_RUNTIME_SECONDS = "4"
 SCHEDULE = f"every {PERIOD_SECONDS}s"
 RESEND = "2s"
 SHIPPED_SECRETS = "/etc/alertmanager/secrets"
@@ -162,6 +163,7 @@ def _metrics(site: Site) -> dict[str, str]:
         "OTEL_METRIC_EXPORT_INTERVAL": "1000",
         "SAAS_FAULTS": str(site.faults),
         "SAAS_SCHEDULE": SCHEDULE,
+        "SAAS_MAX_RUNTIME": MAX_RUNTIME_SECONDS,
     }
 
 

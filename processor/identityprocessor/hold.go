@@ -158,6 +158,24 @@ func (w *holding) dismissAll(t *trace, why reason) {
 	}
 }
 
+// dismissReceivedBy makes due what was received by a moment. Those of one trace follow each other,
+// so that what stands below them is worked out once.
+func (w *holding) dismissReceivedBy(moment time.Duration, why reason) {
+	var late []*hold
+	turns := map[*trace]int{}
+	for e := w.byArrival.Front(); e != nil && e.Value.(*hold).since <= moment; e = e.Next() {
+		h := e.Value.(*hold)
+		if _, known := turns[h.trace]; !known {
+			turns[h.trace] = len(turns)
+		}
+		late = append(late, h)
+	}
+	slices.SortStableFunc(late, func(a, b *hold) int { return cmp.Compare(turns[a.trace], turns[b.trace]) })
+	for _, h := range late {
+		w.dismiss(h, why)
+	}
+}
+
 // wake makes due what has become settled in a trace.
 func (w *holding) wake(t *trace) {
 	if t.waiting == nil || len(t.waiting.woken) == 0 {

@@ -145,9 +145,7 @@ func (m *memory) expire(now time.Duration) {
 	for e := m.holding.byQuiet.Front(); e != nil && e.Value.(*trace).waiting.seen+m.quiet <= now; e = m.holding.byQuiet.Front() {
 		m.holding.dismissAll(e.Value.(*trace), reasonQuiet)
 	}
-	for m.holding.byArrival.Len() > 0 && m.holding.oldest().since+m.wait <= now {
-		m.holding.dismiss(m.holding.oldest(), reasonWait)
-	}
+	m.holding.dismissReceivedBy(now-m.wait, reasonWait)
 	for m.byAge.count > 0 && m.byAge.oldest.expires <= uint32(now/time.Second) {
 		m.forget(m.byAge.oldest, reasonTTL, now)
 	}

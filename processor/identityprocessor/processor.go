@@ -202,20 +202,23 @@ func (p *identityProcessor) keep(o *outcome) {
 	ready := len(p.memory.holding.due) > 0 && !p.memory.holding.refused
 	p.mu.Unlock()
 	if ready {
-		_ = p.release() // logged and counted there; the spans stay due
+		p.releaseNow()
 	}
 	p.report()
 }
 
-// release sends due spans to the next consumer until none is left or it refuses. Their senders'
-// contexts are gone; the one at hand belongs to somebody else.
-func (p *identityProcessor) release() error {
+// releaseNow releases without any sender's context: those of the spans are gone, and the one at
+// hand belongs to somebody else. A refusal is logged and counted, and the spans stay due.
+func (p *identityProcessor) releaseNow() { _ = p.release(context.Background()) }
+
+// release sends due spans to the next consumer until none is left or it refuses.
+func (p *identityProcessor) release(ctx context.Context) error {
 	for {
 		holds := p.take()
 		if len(holds) == 0 {
 			return nil
 		}
-		err := p.next.ConsumeTraces(context.Background(), assemble(holds, p.memory.rules.vocabulary))
+		err := p.next.ConsumeTraces(ctx, assemble(holds, p.memory.rules.vocabulary))
 		done, err := p.settle(holds, err)
 		p.remove(done)
 		if err != nil {
@@ -269,7 +272,7 @@ func (p *identityProcessor) tick() {
 	p.mu.Lock()
 	p.memory.expire(p.now())
 	p.mu.Unlock()
-	_ = p.release() // logged and counted there; the spans stay due
+	p.releaseNow()
 	p.report()
 }
 
@@ -285,7 +288,7 @@ func (p *identityProcessor) Shutdown(ctx context.Context) error {
 	p.mu.Lock()
 	p.memory.dismissEverything(reasonShutdown)
 	p.mu.Unlock()
-	err := p.release()
+	err := p.release(ctx)
 	p.report()
 	p.reporter.Shutdown()
 	switch {

@@ -22,6 +22,8 @@ from tests.wheel import ROOT, run_uv
 
 BUILD = ROOT / ".build" / "upstream"
 PYTHON = BUILD / "env" / "bin" / "python"
+PLUGIN = Path(__file__).resolve().parent / "plugin"
+"""A folder of its own: those tests have modules called like ours."""
 NEEDED = (
     *("pip", "hatchling", "hatch-vcs"),
     *("manuel", "proxy.py", "tzlocal", "pyfakefs", "httpxyz", "vobject"),
@@ -97,6 +99,7 @@ def compare(suite: Suite) -> list[str]:
     print(f"  {said}")
     assert without, f"no test of {suite.distribution} was run"
     assert "internal errors: 0" in said, "something of ours failed"
+    assert "wrapped: nothing" not in said, "our instrumentors were not at work"
     suspects = [
         name
         for name in without.keys() | instrumented.keys()
@@ -124,18 +127,20 @@ def run(suite: Suite, *, instrumented: bool) -> tuple[Outcomes, str]:
     """The outcome of each test, and what our plugin said at the end."""
     results = BUILD / f"{suite.distribution}-{'with' if instrumented else 'without'}.xml"
     results.unlink(missing_ok=True)
-    plugin = ("-p", "tests.calendar.upstream_plugin") if instrumented else ()
+    plugin = ("-p", "otel_shim_upstream") if instrumented else ()
     argv = (str(PYTHON), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:otel_shim")
     done = subprocess.run(
         [*argv, *plugin, *suite.arguments, f"--junitxml={results}"],
         cwd=suite.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONPATH": str(PLUGIN), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert results.exists(), done.stdout[-2000:] + done.stderr[-2000:]
-    said = re.findall(r"^(instrumented: .*|internal errors: \d+)$", done.stdout, re.MULTILINE)
+    said = re.findall(
+        r"^(wrapped: .*|instrumented: .*|internal errors: \d+)$", done.stdout, re.MULTILINE
+    )
     return outcomes(results), "; ".join(said)
 
 

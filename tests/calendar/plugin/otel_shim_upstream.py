@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
+import wrapt
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -48,6 +50,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def _lines() -> Iterator[str]:
+    yield f"wrapped: {', '.join(_wrapped()) or 'nothing'}"
     spans = ", ".join(f"{count} {name}" for name, count in sorted(_counting.names.items()))
     yield f"instrumented: {spans or 'nothing'}"
     yield f"internal errors: {counters.snapshot().get('internal_errors', 0)}"
+
+
+def _wrapped() -> Iterator[str]:
+    """The functions that really were replaced, of modules that the tests imported."""
+    for module, holder, name in (
+        ("icalendar", "Calendar", "from_ical"),
+        ("caldav.collection", "Calendar", "get_objects"),
+        ("caldav.davclient", "DAVClient", "_sync_request"),
+    ):
+        found = getattr(sys.modules.get(module), holder, None)
+        if isinstance(vars(found).get(name) if found else None, wrapt.FunctionWrapper):
+            yield f"{holder}.{name}"

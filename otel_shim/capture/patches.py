@@ -33,13 +33,7 @@ class Patches:
             if self._wanted:
                 self._wrap(found, name, wrapper, aliases)
 
-        self._when_imported(module, imported)
-
-    def _when_imported(self, module: str, imported: Callable[[Any], None]) -> None:
-        if module in sys.modules:
-            imported(importlib.import_module(module))
-        else:
-            wrapt.register_post_import_hook(imported, module)
+        self._at_import(module, imported)
 
     def replace_when_imported(self, module: str, name: str, replacement: Any) -> None:
         """Put a plain function in the place of a module's: where it is pickled, a wrapper cannot be."""
@@ -51,7 +45,23 @@ class Patches:
                 setattr(found, name, replacement)
                 self._undo.append(_restoring(found, name, original))
 
-        self._when_imported(module, imported)
+        self._at_import(module, imported)
+
+    def do_when_imported(self, module: str, action: Callable[[Any], None]) -> None:
+        """Do something with a module when it is imported, unless the wrappers were taken off before."""
+
+        @guarded(default=None)
+        def imported(found: Any) -> None:
+            if self._wanted:
+                action(found)
+
+        self._at_import(module, imported)
+
+    def _at_import(self, module: str, imported: Callable[[Any], None]) -> None:
+        if module in sys.modules:
+            imported(importlib.import_module(module))
+        else:
+            wrapt.register_post_import_hook(imported, module)
 
     def remove(self) -> None:
         """Take every wrapper off, and put none on any more."""

@@ -33,7 +33,7 @@ from opentelemetry.trace import SpanKind
 
 import otel_shim
 from otel_shim import counters, jobs
-from otel_shim.capture import apscheduler
+from otel_shim.capture import scheduled_runs, schedulers
 from otel_shim.capture.apscheduler import ApschedulerInstrumentor
 from otel_shim.heartbeats import heartbeats
 from tests.unit.telemetry import Telemetry
@@ -355,7 +355,7 @@ def test_runs_that_were_not_put_together(
 )  # fmt: skip
 def test_periods(trigger: Any, period: float | None, text: str | None) -> None:
     """The longest time between two runs, whatever the trigger; nothing for what runs once."""
-    found = apscheduler._planned(trigger)
+    found = schedulers._planned(trigger)
     if period is None:
         assert found is None
     else:
@@ -432,8 +432,13 @@ def test_a_fault_of_ours_loses_no_job(
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("ours")
 
-    for name in ("_described", "_planned", "_link"):
-        monkeypatch.setattr(apscheduler, name, broken)
+    for module, name in (
+        (scheduled_runs, "described"),
+        (scheduled_runs, "_link"),
+        (schedulers, "described"),
+        (schedulers, "_planned"),
+    ):
+        monkeypatch.setattr(module, name, broken)
     results: list[Any] = []
     scheduler = start()
     over = Waiting(scheduler, EVENT_JOB_EXECUTED)

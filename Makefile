@@ -93,7 +93,7 @@ generate: setup tools ## Write what is generated from semconv/ and metadata.yaml
 	@collector/build.sh generate
 
 .PHONY: bench
-bench: bench-overhead bench-processor ## Every benchmark
+bench: bench-overhead bench-processor bench-calendar ## Every benchmark
 
 .PHONY: bench-overhead
 bench-overhead: setup binaries ## CPU and latency that telemetry adds to a request, beside the official packages
@@ -106,6 +106,11 @@ bench-starts: setup ## What the launcher takes to start a process, beside the of
 .PHONY: bench-jobs
 bench-jobs: setup ## What a job's instrumentation takes of CPU time, against 150 µs (JOBS=500 ROUNDS=21)
 	@$(RUN) python -m benchmarks.jobs
+
+.PHONY: bench-calendar
+bench-calendar: setup ## CPU that the instrumentors add to a synchronisation of 1 000 events (ROUNDS=15)
+	@UV_PROJECT_ENVIRONMENT=$(ENVS)/calendar $(SYNC) --no-default-groups --group calendar
+	@ROUNDS=$(or $(ROUNDS),15) $(ENVS)/calendar/bin/python -m benchmarks.calendar
 
 .PHONY: bench-processor
 bench-processor: setup ## What completing identity costs a Collector, beside other processors (SPANS=600000, ONLY=alone,held,whole,delays)

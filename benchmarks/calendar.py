@@ -97,8 +97,9 @@ def fill(server: servers.CalendarServer) -> Any:
     """A calendar with the events, written into Radicale's folder as it would itself."""
     client = caldav.DAVClient(url=server.home, username=server.login, password=server.password)
     calendar = client.get_principal().make_calendar(name="bench", cal_id="bench")
+    (folder,) = server.folder.glob("collections/collection-root/*/bench")
     for number in range(EVENTS):
-        calendar.add_event(item(f"event-{number}"))
+        (folder / f"event-{number}.ics").write_text(item(f"event-{number}"), newline="")
     return calendar
 
 

@@ -228,7 +228,7 @@ def _lost(request: Any, kind: str, outcome: str) -> None:
     now = time.time()
     began = request.time_start or now
     course = Course(began, max(0.0, now - began), outcome, kind)
-    jobs.took_place(deliveries.related(delivery), course)
+    jobs.took_place(delivery.run(), course)
     queues.finished(delivery.queue)
 
 

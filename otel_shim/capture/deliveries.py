@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Mapping, MutableMapping
 from contextvars import Token
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -32,7 +32,7 @@ from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_SYSTEM,
 )
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
 from otel_shim import _semconv as semconv
 from otel_shim import config, context, jobs, queues
@@ -50,6 +50,7 @@ _SENDING = create_key("otel-shim-sending")
 _TAKEN = create_key("otel-shim-taken")
 _LONGEST = 64
 _relation: str | None = None
+_tracer = trace.get_tracer("otel_shim")
 
 
 def use_relation(relation: str) -> None:
@@ -84,7 +85,7 @@ class Sending:
     def __init__(self, system: str, job: str, arrives: bool) -> None:
         self.queue: str | None = None
         self._arrives = arrives
-        self.span = trace.get_tracer("otel_shim").start_span(
+        self.span = _tracer.start_span(
             f"send {job}",
             kind=SpanKind.PRODUCER,
             attributes={
@@ -176,8 +177,9 @@ class Delivery:
         return max(self.enqueued_at, self.due or 0.0)
 
     def run(self) -> Run:
-        """The run of the job, without its relation to the producer."""
+        """The run of the job, and how it refers to the producer."""
         due = datetime.fromtimestamp(self.due, timezone.utc) if self.due is not None else None
+        together = relation() == "parent"
         return Run(
             self.job,
             self.system,
@@ -185,17 +187,19 @@ class Delivery:
             due,
             self.attempt,
             run_id_of(self.message_id),
+            link=None if together else self.producer,
+            parent=self.producer if together else None,
             kind=SpanKind.CONSUMER,
-            attributes=_messaging(self, "process"),
+            attributes=_messaging(self),
         )
 
 
-def _messaging(delivery: Delivery, operation: str) -> dict[str, Scalar]:
+def _messaging(delivery: Delivery) -> dict[str, Scalar]:
     queue = queues.label(delivery.queue)
     return {
         MESSAGING_SYSTEM: delivery.system,
-        MESSAGING_OPERATION_NAME: operation,
-        MESSAGING_OPERATION_TYPE: operation,
+        MESSAGING_OPERATION_NAME: "process",
+        MESSAGING_OPERATION_TYPE: "process",
         MESSAGING_DESTINATION_NAME: queue,
         semconv.SAAS_QUEUE_NAME: queue,
     }
@@ -203,7 +207,8 @@ def _messaging(delivery: Delivery, operation: str) -> dict[str, Scalar]:
 
 def producer_of(carrier: Mapping[str, Any]) -> SpanContext | None:
     """The producer's span, as the message names it."""
-    texts = {key: value for key, value in carrier.items() if isinstance(value, str)}
+    names = propagate.get_global_textmap().fields
+    texts = {name: text for name in names if isinstance(text := carrier.get(name), str)}
     found = trace.get_current_span(propagate.extract(texts, Context())).get_span_context()
     return found if found.is_valid else None
 
@@ -227,7 +232,7 @@ class Taken:
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
-        self.work: Work | None = jobs.start_run(related(delivery))
+        self.work: Work | None = jobs.start_run(delivery.run())
         inside = self.work.inside if self.work is not None else Context()
         self._token: Token[Context] | None = attach(set_value(_TAKEN, self, inside))
         self._waited()
@@ -240,7 +245,7 @@ class Taken:
             return
         queues.taken(self.delivery.queue, now - since)
         if self.delivery.producer is not None:
-            _show_wait(self.delivery, min(since, now), now, self.work)
+            _show_wait(self.delivery, self.delivery.producer, (min(since, now), now), self.work)
 
     @guarded(default=None)
     def end(self, error: BaseException | None = None, outcome: str | None = None) -> None:
@@ -256,26 +261,20 @@ class Taken:
             self._token = None
 
 
-def related(delivery: Delivery) -> Run:
-    """The run of a message's job, and how it refers to the producer."""
-    if relation() == "parent":
-        return replace(delivery.run(), parent=delivery.producer)
-    return replace(delivery.run(), link=delivery.producer)
-
-
-def _show_wait(delivery: Delivery, since: float, until: float, work: Work | None) -> None:
+def _show_wait(
+    delivery: Delivery, producer: SpanContext, wait: tuple[float, float], work: Work | None
+) -> None:
     """A span as long as the wait, in the producer's trace, with a link to the run that ended it."""
-    assert delivery.producer is not None
-    above = trace.set_span_in_context(trace.NonRecordingSpan(delivery.producer), Context())
-    run = [Link(work.span.get_span_context())] if work is not None else None
-    span: Span = trace.get_tracer("otel_shim").start_span(
-        f"wait {queues.label(delivery.queue)}",
+    above = trace.set_span_in_context(trace.NonRecordingSpan(producer), Context())
+    queue = queues.label(delivery.queue)
+    span = _tracer.start_span(
+        f"wait {queue}",
         above,
-        attributes=_messaging(delivery, "receive"),
-        links=run,
-        start_time=int(since * 1e9),
+        attributes={MESSAGING_SYSTEM: delivery.system, semconv.SAAS_QUEUE_NAME: queue},
+        links=[Link(work.span.get_span_context())] if work is not None else None,
+        start_time=int(wait[0] * 1e9),
     )
-    span.end(int(until * 1e9))
+    span.end(int(wait[1] * 1e9))
 
 
 @guarded(default=None)

@@ -201,8 +201,8 @@ def _is_timeout(error: BaseException | None) -> bool:
 def _delivery(job: Any, name: str | None) -> Delivery:
     carrier = _carrier(job)
     attempt = int(carrier.get(_ATTEMPTS) or 0) + 1
-    if META in job.meta:
-        job.meta[META][_ATTEMPTS] = attempt  # RQ saves it when it retries the job
+    if getattr(job, "_unreadable_meta", None) is None:  # RQ saves it when it retries the job
+        job.meta = {**job.meta, META: {**carrier, _ATTEMPTS: attempt}}
     return Delivery(
         _SYSTEM,
         name or _name_of(job),

@@ -265,14 +265,15 @@ def _ids(span: SpanContext | None) -> tuple[int, int, int] | None:
 
 def ride(wrapped: Any, worker: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``main_work_horse(job, queue)``: the first thing that a horse does."""
-    _report_to_worker()
+    _report_to_worker(args[1] if len(args) > 1 else kwargs["queue"])
     return wrapped(*args, **kwargs)
 
 
 @guarded(default=None)
-def _report_to_worker() -> None:
+def _report_to_worker(queue: Any) -> None:
     global _to_worker
     queues.silence()
+    _items.own = queues.label(queue.name)
     if _report is not None:
         os.set_blocking(_report, False)
         _to_worker = _ToWorker(_report)
@@ -284,7 +285,6 @@ def _report_to_worker() -> None:
 def began(taken: deliveries.Taken | None) -> None:
     """Tell the worker which run begins, so that it can tell of it when the horse cannot."""
     if _to_worker is not None and taken is not None and taken.work is not None:
-        _items.own = queues.label(taken.delivery.queue)
         _to_worker.write({**_about(taken.work), "began": True})
 
 

@@ -13,14 +13,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.metrics import CallbackOptions, Counter, MeterProvider, Observation
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 
+from otel_shim import _sdk_compat, counters, queues
 from otel_shim import _semconv as semconv
-from otel_shim import counters, queues
 from otel_shim._guard import guarded
 from otel_shim.queues import QueueReading, Read
 from otel_shim.signals.metrics import SCOPE, histogram
@@ -145,6 +146,21 @@ class Rounds:
         return Watch(name, read, self._unreadable)
 
 
+class _Flow:
+    """What is recorded of items, a series for each queue, found once."""
+
+    def __init__(self, instrument: Any) -> None:
+        self._instrument = instrument
+        self._series: dict[str, _sdk_compat.Series] = {}
+
+    def record(self, queue: str, value: float) -> None:
+        series = self._series.get(queue)
+        if series is None:
+            labels = {semconv.SAAS_QUEUE_NAME: queue}
+            series = self._series[queue] = _sdk_compat.Series(self._instrument, labels)
+        series.record(value, {}, get_current())
+
+
 class QueueMetrics:
     """The instruments of queues; one for the process."""
 
@@ -153,9 +169,9 @@ class QueueMetrics:
         meters: MeterProvider,
         registered: Callable[[], Mapping[str, Read]] = queues.registered,
     ) -> None:
-        self._waits = histogram(meters, semconv.METRIC_SAAS_QUEUE_WAIT_DURATION)
-        self._arrivals = _counter(meters, semconv.METRIC_SAAS_QUEUE_ARRIVALS)
-        self._completions = _counter(meters, semconv.METRIC_SAAS_QUEUE_COMPLETIONS)
+        self._waits = _Flow(histogram(meters, semconv.METRIC_SAAS_QUEUE_WAIT_DURATION))
+        self._arrivals = _Flow(_counter(meters, semconv.METRIC_SAAS_QUEUE_ARRIVALS))
+        self._completions = _Flow(_counter(meters, semconv.METRIC_SAAS_QUEUE_COMPLETIONS))
         self._failures = _counter(meters, semconv.METRIC_SAAS_QUEUE_UNREADABLE)
         self._rounds = Rounds(self._unreadable, registered)
         meter = meters.get_meter(SCOPE)
@@ -169,15 +185,15 @@ class QueueMetrics:
 
     def enqueued(self, queue: str, items: int) -> None:
         """Items were put into a queue."""
-        self._arrivals.add(items, {semconv.SAAS_QUEUE_NAME: queue})
+        self._arrivals.record(queue, items)
 
     def taken(self, queue: str, waited_seconds: float) -> None:
         """A worker took an item that waited this long."""
-        self._waits.record(waited_seconds, {semconv.SAAS_QUEUE_NAME: queue})
+        self._waits.record(queue, waited_seconds)
 
     def finished(self, queue: str, items: int) -> None:
         """Workers are done with items."""
-        self._completions.add(items, {semconv.SAAS_QUEUE_NAME: queue})
+        self._completions.record(queue, items)
 
     def _unreadable(self, queue: str, error_type: str) -> None:
         self._failures.add(1, {semconv.SAAS_QUEUE_NAME: queue, ERROR_TYPE: error_type})

@@ -27,7 +27,8 @@ QUEUE = "reports"
 def _own_state(monkeypatch: pytest.MonkeyPatch, telemetry: Telemetry) -> None:
     monkeypatch.setattr(deliveries, "_relation", "link")
     monkeypatch.setattr(queues, "_names", set())
-    monkeypatch.setattr(jobs, "_tracer", telemetry.tracers.get_tracer("otel_shim"))
+    for module in (jobs, deliveries):
+        monkeypatch.setattr(module, "_tracer", telemetry.tracers.get_tracer("otel_shim"))
 
 
 @pytest.fixture

@@ -15,6 +15,13 @@ import (
 // source, so that a sender cannot fill the memory with attribute values.
 const maxIdentityBytes = 4096
 
+// A remembered span costs up to spanBytes, an identity and a service of up to ordinaryBytes
+// included. What is longer counts as more spans.
+const ordinaryBytes, spanBytes = 256, 100
+
+// surcharge is how many spans more something of this length counts as.
+func surcharge(bytes int) int32 { return int32(max(0, bytes-ordinaryBytes) / spanBytes) }
+
 // identity is what one span carries of one group. It is interned and never changed. Its members are
 // kept as they are compared, one after the other: there are as many as there are requests.
 type identity struct {
@@ -305,12 +312,14 @@ type catalog[T any] struct {
 	misses        int // in a row
 }
 
-// skips says that a code is probably new. Which ones are looked up all the same depends on the
+// skips says that a code is long, so that many would take much memory, or probably new. Which ones are looked up all the same depends on the
 // code, so that it shows when codes begin to come again.
-func (c *catalog[T]) skips(last byte) bool { return c.misses > catalogPatience && last&15 != 0 }
+func skips[T any, C string | []byte](c *catalog[T], code C) bool {
+	return len(code) > ordinaryBytes || c.misses > catalogPatience && code[len(code)-1]&15 != 0
+}
 
 func (c *catalog[T]) find(code []byte) *T {
-	if c.skips(code[len(code)-1]) {
+	if skips(c, code) {
 		return nil
 	}
 	known := c.recent[string(code)]
@@ -326,7 +335,7 @@ func (c *catalog[T]) find(code []byte) *T {
 }
 
 func (c *catalog[T]) put(code string, value *T) {
-	if !c.skips(code[len(code)-1]) {
+	if !skips(c, code) {
 		c.add(code, value)
 	}
 }

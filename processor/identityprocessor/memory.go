@@ -13,7 +13,7 @@ type memory struct {
 	traces  map[pcommon.TraceID]*trace
 	last    *trace // of the newest span: its neighbours are mostly of the same
 	byAge   ages
-	spans   int // nodes of all traces
+	spans   int // weight of all traces
 	lapses  lapses
 	kept    marked
 	holding holding
@@ -52,14 +52,14 @@ func newMemory(cfg *Config, now func() time.Duration) *memory {
 // observe remembers a received span and makes due the held spans that it settles.
 func (m *memory) observe(a *arrival, now time.Duration) (*trace, int32) {
 	t := m.trace(a.trace, now)
-	if len(t.nodes) >= m.maxSpansPerTrace && t.growsBy(a) {
+	if t.weight() >= m.maxSpansPerTrace && t.growsBy(a) {
 		m.forget(t, reasonSpansPerTrace, now)
 		t = m.trace(a.trace, now)
 	}
-	before := len(t.nodes)
+	before := t.weight()
 	delete(m.inferred, t)
 	n, clash := t.receive(a)
-	m.spans += len(t.nodes) - before
+	m.spans += t.weight() - before
 	if clash {
 		m.tally.conflicts++
 	}
@@ -113,7 +113,7 @@ func (m *memory) forget(t *trace, why reason, now time.Duration) {
 	m.holding.dismissAll(t, why)
 	m.byAge.remove(t)
 	delete(m.traces, t.id)
-	m.spans -= len(t.nodes)
+	m.spans -= t.weight()
 	m.lapses.add(t.id, now)
 	t.forgotten = why
 	if m.last == t {

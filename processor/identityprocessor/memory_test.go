@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -42,6 +44,33 @@ func TestMemoryOfARememberedSpan(t *testing.T) {
 			assert.Less(t, objects, 3+float64(spans)/10, "the garbage collector looks at each: they cost more than everything else here")
 		})
 	}
+}
+
+// Long identities count as the memory that they take: a sender cannot fill it with them.
+func TestLongIdentitiesCountAsSpans(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const surcharge = (4000 - ordinaryBytes) / spanBytes
+		b := newBench(t, func(cfg *Config) { cfg.MaxSpans, cfg.MaxSpansPerTrace = 1000, 200 })
+		long := func(trace, id uint8) plain {
+			s := known(id, 0).in(trace)
+			s.org = strings.Repeat("o", 4000-memberHead-2) + fmt.Sprintf("%02x", id)
+			return s
+		}
+		b.send(t, long(1, 1), long(1, 2), long(1, 2))
+		assert.Equal(t, 2+2*surcharge, b.memory.spans)
+		for id := range uint8(20) {
+			b.send(t, long(2, id+1))
+		}
+		assert.Less(t, b.memory.spans, 2+2*surcharge+200+surcharge+1, "one trace has its share")
+		for trace := range uint8(100) {
+			b.send(t, long(trace+3, 1))
+		}
+		assert.LessOrEqual(t, b.memory.spans, 1000)
+		time.Sleep(2 * b.cfg.TTL)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		assert.Zero(t, b.memory.spans)
+	})
 }
 
 func liveHeap() (stats runtime.MemStats) {

@@ -53,6 +53,7 @@ type trace struct {
 	waiting    *waiting // while spans are held
 	older      *trace   // in memory.byAge
 	younger    *trace
+	surcharge  int32  // spans that what is long in its palettes counts as
 	expires    uint32 // second, rounded up
 	forgotten  reason // set once memory has let it go
 	kept       bool   // has a span that must not be sampled out
@@ -96,12 +97,19 @@ func (t *trace) numberOf(id *identity) number {
 	case id.fixed != 0:
 		return id.fixed
 	}
+	before := t.identities.size()
 	n, ok := t.identities.number(id, len(stops))
 	if !ok {
 		return unusable.fixed
 	}
+	if t.identities.size() > before {
+		t.surcharge += surcharge(len(id.code))
+	}
 	return n
 }
+
+// weight is how many spans a trace counts as.
+func (t *trace) weight() int { return len(t.nodes) + int(t.surcharge) }
 
 func (t *trace) serviceOf(at *node) *service {
 	if at.service == 0 {
@@ -115,7 +123,11 @@ func (t *trace) numberOfService(s *service) number {
 	if s == nil {
 		return 0
 	}
+	before := t.services.size()
 	n, _ := t.services.number(s, 1)
+	if t.services.size() > before {
+		t.surcharge += surcharge(len(s.name) + len(s.namespace) + len(s.instance))
+	}
 	return n
 }
 

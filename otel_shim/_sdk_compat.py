@@ -35,7 +35,6 @@ from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_att
 from opentelemetry.sdk.metrics._internal.aggregation import (
     _DEFAULT_EXPLICIT_BUCKET_HISTOGRAM_AGGREGATION_BOUNDARIES as _DEFAULT_BOUNDARIES,
 )
-from opentelemetry.sdk.metrics._internal.measurement import Measurement
 from opentelemetry.sdk.metrics._internal.metric_reader_storage import MetricReaderStorage
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.metrics.view import View
@@ -388,6 +387,16 @@ def add_views(provider: MeterProvider, instruments: Iterable[Any], views: Sequen
     return True
 
 
+class _Measured(NamedTuple):
+    """What aggregations read of a ``Measurement``, whose making cleans attributes that are clean."""
+
+    value: float
+    time_unix_nano: int
+    instrument: Any
+    context: Context
+    attributes: Mapping[str, Any]
+
+
 class Series:
     """One series of a histogram or counter, found once.
 
@@ -409,7 +418,7 @@ class Series:
             self._storages = None  # found next time
             return
         instrument = self._instrument
-        measurement = Measurement(value, time.time_ns(), instrument, context, more)
+        measurement: Any = _Measured(value, time.time_ns(), instrument, context, more)
         sampled = instrument._measurement_consumer._sdk_config.exemplar_filter.should_sample(
             value, measurement.time_unix_nano, more, context
         )

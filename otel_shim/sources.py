@@ -161,6 +161,8 @@ def _dict_descriptor(kind: type) -> Any:
 
 def _slot(value: Any, kind: type, name: str) -> Any:
     """A slot or named-tuple field, or a plain class attribute; anything computed is not read."""
+    if _has_no(kind, name):
+        return None
     for cls in _class_order(kind):
         attributes = _class_dict(cls)
         if name in attributes:
@@ -171,6 +173,12 @@ def _slot(value: Any, kind: type, name: str) -> Any:
                 return found.__get__(value)
             return found if _identifies(found) else None
     return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _has_no(kind: type, name: str) -> bool:
+    """Whether neither a class nor one above it has something under a name, as most have not for most names."""
+    return not any(name in _class_dict(cls) for cls in _class_order(kind))
 
 
 def _loaded_slot(descriptor: types.MemberDescriptorType, value: Any) -> Any:

@@ -26,7 +26,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Token
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any, Protocol, cast
@@ -54,6 +54,7 @@ from otel_shim.model import Identity, Scalar
 
 _WORK = create_key("otel-shim-job")
 _tracer = trace.get_tracer("otel_shim")
+UNNAMED = "unnamed.job"
 _NOTHING = Context()
 _MOST_ITEMS = 1 << 62
 _CLEAN = (str, bool, int, float)
@@ -72,7 +73,8 @@ class Run:
 
     ``name`` is the operation. ``system`` and ``trigger`` are values of ``saas.job.system`` and
     ``saas.job.trigger``. ``scheduled_time`` is when it was due (naive times are UTC); ``attempt`` counts
-    from 1; ``run_id`` is shared by the attempts, and made where there is none.
+    from 1; ``run_id`` is shared by the attempts, and made where there is none. A name or id that cannot be
+    exported is counted, and another takes its place.
 
     ``link`` is the span of what triggered the run: the run is a trace of its own that refers to it.
     ``parent``, instead of it, makes the run a part of the trigger's trace. ``scope`` is an identity block
@@ -105,6 +107,7 @@ class Work:
         "backlog",
         "began",
         "declaration",
+        "due",
         "ended",
         "inside",
         "items",
@@ -116,13 +119,14 @@ class Work:
     )
 
     def __init__(self, run: Run, started_at: float) -> None:
-        self.run = run
+        self.run = run = _usable(run)
         self.span: Span = trace.INVALID_SPAN
         self.inside = _NOTHING
         self.started_at = started_at
         self.began = time.perf_counter()
         self.declaration = heartbeats.declared(run.name)
-        self.start_delay = _delay(run, started_at) if run.scheduled_time is not None else None
+        self.due = _due(run.scheduled_time) if run.scheduled_time is not None else None
+        self.start_delay = max(0.0, started_at - self.due[0]) if self.due is not None else None
         self.items: dict[str, int] = {}
         self.backlog: int | None = None
         self.overlaps = False
@@ -155,6 +159,8 @@ class Course:
     seconds: float
     outcome: str
     error_type: str | None = None
+    items: Mapping[str, int] = field(default_factory=dict)
+    backlog: int | None = None
 
 
 class Recorder(Protocol):
@@ -225,14 +231,7 @@ def start_part(run: Run, base: Context) -> Work | None:
 def took_place(run: Run, course: Course) -> None:
     """Record a run that is over, with the times that it really had."""
     work = Work(run, course.started_at)
-    work.span = _tracer.start_span(
-        run.name,
-        _above(run),
-        run.kind,
-        {**run.attributes, **_described(work)},
-        _links(run),
-        start_time=int(course.started_at * 1e9),
-    )
+    work.span = _official_span(work, _described(work), _above(run))
     _note_start(work)
     work.ended = True
     limit = work.declaration.max_runtime if work.declaration is not None else None
@@ -242,24 +241,30 @@ def took_place(run: Run, course: Course) -> None:
 
 def _begin(run: Run, base: Context) -> Work:
     work = Work(run, time.time())
-    attributes = _described(work)
-    if run.attributes:
-        attributes = {**run.attributes, **attributes}
-    work.span = _start_span(run, attributes, base)
+    work.span = _start_span(work, base)
     inside = set_value(_WORK, work, set_span_in_context(work.span, base))
-    work.inside = context.with_operation(run.name, inside)
+    work.inside = context.with_operation(work.run.name, inside)
     _note_start(work)
     return work
 
 
-def _start_span(run: Run, attributes: Mapping[str, Any], base: Context) -> Span:
+def _start_span(work: Work, base: Context) -> Span:
     """Start the span of a run; only an adapter's attributes may need the SDK's cleaning."""
-    if all(type(value) in _CLEAN for value in run.attributes.values()):
-        span = _sdk_spans.start_span(_tracer, run.name, run.kind, attributes, base)
-        for link in _links(run) or ():
-            span.add_link(link.context)
-        return span
-    return _tracer.start_span(run.name, base, run.kind, attributes, _links(run))
+    run, described = work.run, _described(work)
+    if not all(type(value) in _CLEAN for value in run.attributes.values()):
+        return _official_span(work, described, base)
+    attributes = {**run.attributes, **described} if run.attributes else described
+    span = _sdk_spans.start_span(_tracer, run.name, run.kind, attributes, base)
+    for link in _links(run) or ():
+        span.add_link(link.context)
+    return span
+
+
+def _official_span(work: Work, described: Mapping[str, Scalar], base: Context) -> Span:
+    """Start the span of a run the SDK's own way, at the time that the run has."""
+    run, at = work.run, int(work.started_at * 1e9)
+    attributes = {**run.attributes, **described}
+    return _tracer.start_span(run.name, base, run.kind, attributes, _links(run), start_time=at)
 
 
 def _links(run: Run) -> list[Link] | None:
@@ -283,14 +288,29 @@ def _above(run: Run) -> Context:
     return base if run.scope is None else context.with_scope(run.scope, base)
 
 
-def _delay(run: Run, at: float) -> float | None:
-    if run.scheduled_time is None:
-        return None
-    return max(0.0, at - _aware(run.scheduled_time).timestamp())
+def _usable(run: Run) -> Run:
+    """A run whose name and id can be exported; brokers hand on whatever somebody put into them."""
+    known = run.run_id is None or _plain(run.run_id)
+    if known and _plain(run.name):
+        return run
+    counters.add("job_run_rejected")
+    return replace(
+        run,
+        name=sources.canonical(run.name) or UNNAMED,
+        run_id=sources.canonical(run.run_id),
+    )
 
 
-def _aware(time_: datetime) -> datetime:
-    return time_ if time_.tzinfo is not None else time_.replace(tzinfo=timezone.utc)
+def _plain(text: Any) -> bool:
+    return type(text) is str and 0 < len(text) <= sources.MAX_VALUE and text.isprintable()
+
+
+@guarded(default=None)
+def _due(time_: datetime) -> tuple[float, str] | None:
+    """When a run was due: seconds since 1970, and RFC 3339. A time without a zone is in UTC."""
+    aware = time_ if time_.tzinfo is not None else time_.replace(tzinfo=timezone.utc)
+    text = aware.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+    return aware.timestamp(), text
 
 
 def _described(work: Work) -> dict[str, Scalar]:
@@ -306,18 +326,14 @@ def _described(work: Work) -> dict[str, Scalar]:
     }
     if run.trigger is not None:
         found[semconv.SAAS_JOB_TRIGGER] = run.trigger
-    if run.scheduled_time is not None and work.start_delay is not None:
-        found[semconv.SAAS_JOB_SCHEDULED_TIME] = _rfc3339(run.scheduled_time)
+    if work.due is not None and work.start_delay is not None:
+        found[semconv.SAAS_JOB_SCHEDULED_TIME] = work.due[1]
         found[semconv.SAAS_JOB_START_DELAY] = work.start_delay
     if declared is not None:
         found[semconv.SAAS_JOB_CRITICAL] = declared.critical
         if declared.schedule is not None:
             found[semconv.SAAS_JOB_SCHEDULE] = declared.schedule
     return found
-
-
-def _rfc3339(time_: datetime) -> str:
-    return _aware(time_).astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
 
 
 def _identify(work: Work) -> None:
@@ -413,15 +429,12 @@ _TIMEOUTS = _timeouts()
 def unstarted(run: Run, outcome: str, count: int = 1) -> None:
     """Note runs that were due and not started: a span of no length, which says which and why."""
     work = Work(run, time.time())
-    attributes = {**run.attributes, **_described(work), semconv.SAAS_JOB_OUTCOME: outcome}
-    at = int(work.started_at * 1e9)
-    work.span = _tracer.start_span(
-        run.name, _NOTHING, run.kind, attributes, _links(run), start_time=at
-    )
+    described = {**_described(work), semconv.SAAS_JOB_OUTCOME: outcome}
+    work.span = _official_span(work, described, _NOTHING)
     _identify(work)
-    work.span.end(at)
+    work.span.end(int(work.started_at * 1e9))
     if _recorder is not None:
-        _recorder.unstarted(run.name, outcome, count)
+        _recorder.unstarted(work.run.name, outcome, count)
 
 
 # --- the run at work -----------------------------------------------------------------------------------
@@ -495,7 +508,7 @@ def mark(function: Any, name: str) -> None:
     setattr(function, _DECLARED_AS, name)
 
 
-@guarded(default="unnamed.job")
+@guarded(default=UNNAMED)
 def name_of(function: Callable[..., Any]) -> str:
     """The operation of a function that a scheduler runs: as decorated, else ``module.name``."""
     if (declared := declared_name(function)) is not None:
@@ -505,7 +518,7 @@ def name_of(function: Callable[..., Any]) -> str:
     module = getattr(inner, "__module__", None) or type(inner).__module__
     module = "__main__" if module == "__mp_main__" else module  # a spawned child's name for it
     text = sources.canonical(f"{module}.{qualified.replace('<locals>.', '')}"[: sources.MAX_VALUE])
-    return text or "unnamed.job"
+    return text or UNNAMED
 
 
 def declared_name(function: Any) -> str | None:

@@ -132,6 +132,8 @@ def finished(name: Any, items: int = 1) -> None:
 
 def label(name: Any) -> str:
     """A queue's name as a label: at most 64 characters, and of at most ``MOST_NAMES`` one of its own."""
+    if type(name) is str and name in _names:  # hardly ever a new one
+        return name
     text = (sources.canonical(name) or OTHER)[:_LONGEST_NAME]
     if text in _names:
         return text

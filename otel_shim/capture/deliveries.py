@@ -34,8 +34,8 @@ from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
+from otel_shim import _sdk_spans, config, context, jobs, queues
 from otel_shim import _semconv as semconv
-from otel_shim import config, context, jobs, queues
 from otel_shim._guard import guarded
 from otel_shim.jobs import Run, Work
 from otel_shim.model import Scalar
@@ -85,15 +85,12 @@ class Sending:
     def __init__(self, system: str, job: str, arrives: bool) -> None:
         self.queue: str | None = None
         self._arrives = arrives
-        self.span = _tracer.start_span(
-            f"send {job}",
-            kind=SpanKind.PRODUCER,
-            attributes={
-                MESSAGING_SYSTEM: system,
-                MESSAGING_OPERATION_NAME: "send",
-                MESSAGING_OPERATION_TYPE: "send",
-            },
-        )
+        attributes = {
+            MESSAGING_SYSTEM: system,
+            MESSAGING_OPERATION_NAME: "send",
+            MESSAGING_OPERATION_TYPE: "send",
+        }
+        self.span = _sdk_spans.start_span(_tracer, f"send {job}", SpanKind.PRODUCER, attributes)
         self._token: Token[Context] | None = attach(
             set_value(_SENDING, self, trace.set_span_in_context(self.span))
         )

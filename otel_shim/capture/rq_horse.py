@@ -15,16 +15,16 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 from opentelemetry import _logs, trace
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
 from otel_shim import _semconv as semconv
 from otel_shim import jobs, queues
 from otel_shim._guard import guarded
 from otel_shim.capture import deliveries
-from otel_shim.heartbeats import heartbeats
 from otel_shim.jobs import Course, Ended, Run, Work
 from otel_shim.signals import export
 
@@ -124,50 +124,37 @@ def _count(told: Mapping[str, Any]) -> None:
 
 def _replay(told: Mapping[str, Any]) -> None:
     """Record a run of the horse as if it had been here; its span is the horse's."""
-    recorder = jobs.use_recorder(None)
-    jobs.use_recorder(recorder)
-    work = Work(_run(told), told["began_at"])
-    work.span = NonRecordingSpan(_span(told))
-    work.ended = True
-    work.start_delay = told["start_delay"]
-    work.items = told["items"]
-    work.overlaps = heartbeats.started(work.run.name, told["began_at"])
-    success = told["outcome"] == semconv.SAAS_JOB_OUTCOME_SUCCESS
-    at = told["began_at"] + told["seconds"]
-    heartbeats.ended(work.run.name, at, told["seconds"], success, told["backlog"])
-    if recorder is not None:
-        recorder.started(work)
-        recorder.ended(
-            Ended(work, told["outcome"], told["seconds"], told["overrun"], told["error_type"])
-        )
+    course = Course(
+        told["began_at"],
+        told["seconds"],
+        told["outcome"],
+        told["error_type"],
+        told["items"],
+        told["backlog"],
+    )
+    jobs.took_place(_run(told), course, _context(told["span"]))
 
 
 def _lost(told: Mapping[str, Any], began: float) -> None:
     """Tell of a run whose horse died: a span of its own, in place of the horse's, which never came."""
-    course = Course(
-        began,
-        max(0.0, time.time() - began),
-        semconv.SAAS_JOB_OUTCOME_FAILURE,
-        "WorkHorseTerminated",
-    )
-    jobs.took_place(_run(told), course)
+    seconds = max(0.0, time.time() - began)
+    failed = semconv.SAAS_JOB_OUTCOME_FAILURE
+    jobs.took_place(_run(told), Course(began, seconds, failed, "WorkHorseTerminated"))
 
 
 def _run(told: Mapping[str, Any]) -> Run:
-    link = told.get("link")
+    link, due = told["link"], told["due"]
     return Run(
         told["name"],
         told["system"],
         told["trigger"],
-        attempt=told["attempt"],
-        run_id=told["run_id"],
+        datetime.fromtimestamp(due, timezone.utc) if due is not None else None,
+        told["attempt"],
+        told["run_id"],
         link=_context(link) if link is not None else None,
+        kind=SpanKind.CONSUMER,
         attributes=told["attributes"],
     )
-
-
-def _span(told: Mapping[str, Any]) -> SpanContext:
-    return _context(told["span"])
 
 
 def _context(ids: list[int]) -> SpanContext:
@@ -195,7 +182,6 @@ class _ToWorker:
                 **_about(ended.work),
                 "outcome": ended.outcome,
                 "seconds": ended.seconds,
-                "overrun": ended.overrun,
                 "error_type": ended.error_type,
                 "items": ended.work.items,
                 "backlog": ended.work.backlog,
@@ -255,7 +241,7 @@ def _about(work: Work) -> dict[str, Any]:
         "link": _ids(run.link or run.parent),
         "span": _ids(work.span.get_span_context()),
         "began_at": work.started_at,
-        "start_delay": work.start_delay,
+        "due": deliveries.moment(run.scheduled_time),
     }
 
 

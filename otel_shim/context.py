@@ -31,7 +31,7 @@ from opentelemetry.trace import Span as ApiSpan
 
 from otel_shim import _sdk_compat, attributes
 from otel_shim import _semconv as semconv
-from otel_shim.model import Identity, Scalar
+from otel_shim.model import NOBODY, Identity, Scalar
 from otel_shim.peers import Trust
 
 _SCOPE = create_key("otel-shim-scope")
@@ -194,7 +194,9 @@ class LocalRoot:
             self._actor = actor.user_id
             self._references = actor.extra
             outer = self.scope.identity
-            self.scope.become(actor.updated(outer) if outer.known() else actor)
+            if outer is not NOBODY:
+                actor = self.less_job(actor, outer).updated(outer)
+            self.scope.become(actor)
             _sdk_compat.stamp(span, self.scope.attributes)
 
     def less_job(self, identity: Identity, found: Identity) -> Identity:

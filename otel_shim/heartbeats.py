@@ -65,11 +65,12 @@ class Heartbeats:
         self._beats: dict[str, Heartbeat] = {}
 
     def declare(self, declaration: Declaration, source: str = FUNCTION) -> None:
-        """Note a declaration; one of the same job from the same source takes its place."""
+        """Note a declaration; one of the same job from the same source takes the place, not its time."""
         with self._lock:
             if declaration.name in self._declared or len(self._declared) < MOST:
                 sources = self._declared.setdefault(declaration.name, {})
-                sources[source] = declaration
+                before = sources.get(source, declaration)
+                sources[source] = replace(declaration, at=min(before.at, declaration.at))
                 self._together[declaration.name] = _together(sources)
                 return
         counters.add("jobs_not_watched")

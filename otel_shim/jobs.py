@@ -228,10 +228,17 @@ def start_part(run: Run, base: Context) -> Work | None:
 
 
 @guarded(default=None)
-def took_place(run: Run, course: Course) -> None:
-    """Record a run that is over, with the times that it really had."""
+def took_place(run: Run, course: Course, span: SpanContext | None = None) -> None:
+    """Record a run that is over, with the times that it really had.
+
+    ``span`` is that of a run whose own process has traced it: its metrics are recorded here, and refer to it.
+    """
     work = Work(run, course.started_at)
-    work.span = _official_span(work, _described(work), _above(run))
+    work.items, work.backlog = dict(course.items), course.backlog
+    if span is None:
+        work.span = _official_span(work, _described(work), _above(run))
+    else:
+        work.span = NonRecordingSpan(span)
     _note_start(work)
     work.ended = True
     limit = work.declaration.max_runtime if work.declaration is not None else None

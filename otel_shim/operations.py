@@ -139,12 +139,16 @@ def declared(
     )
 
 
+_parsed = functools.lru_cache(maxsize=256)(schedule.parse)
+"""A job that is a block is declared each time."""
+
+
 @guarded(default=None)
 def _schedule(name: str, text: Any, zone: tzinfo | str | None) -> schedule.Schedule | None:
     if text is None:
         return None
     try:
-        return schedule.parse(text, zone)
+        return _parsed(text, zone) if isinstance(text, str) else schedule.parse(text, zone)
     except schedule.ScheduleError as error:
         counters.add("job_declaration_rejected")
         logger.error("job %s: %s. It runs, and nobody is told when it does not", name, error)

@@ -142,7 +142,8 @@ class _Attempt:
         if told:
             flushing.flush_at_exit_of_child()
         elif work.run.scheduled_time is not None:
-            course = Course(work.started_at, ended.seconds, ended.outcome, ended.error_type)
+            how = (ended.seconds, ended.outcome, ended.error_type, work.items, work.backlog)
+            course = Course(work.started_at, *how)
             self.reports = (Report(work.run.scheduled_time, course, told),)
 
 

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from opentelemetry import baggage, trace
 from opentelemetry.context import attach, detach, get_current
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider, sampling
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 import otel_shim
@@ -704,3 +706,106 @@ def test_without_an_sdk_a_job_runs() -> None:
         return 7
 
     assert retention() == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "run_id"),
+    [
+        ("x" * 300, None),
+        ("\ud800", "\udfff"),
+        ("", ""),
+        ("a\nb", "a\x00b"),
+        (None, 7),
+        (NAME, "r" * 1000),
+        (b"bytes", object()),
+    ],
+)
+def test_what_a_broker_hands_on(telemetry: Telemetry, name: Any, run_id: Any) -> None:
+    """Names and ids that cannot be exported are counted; the run is told all the same."""
+    run = Run(name, system="rq", run_id=run_id)
+    with jobs.running(run):
+        pass
+    jobs.unstarted(run, "missed")
+    jobs.took_place(run, Course(1.0, 1.0, "success"))
+    assert len(telemetry.spans()) == 3
+    for span in telemetry.spans():
+        assert span.name == (NAME if name == NAME else jobs.UNNAMED)
+        found = (span.attributes or {})["saas.job.run.id"]
+        assert isinstance(found, str) and found.isprintable() and 0 < len(found) <= 256
+    assert reported() == {"job_run_rejected": 3}
+
+
+@pytest.mark.parametrize("due", [datetime.min, datetime.max, "tomorrow"])
+def test_times_that_are_none(telemetry: Telemetry, due: Any) -> None:
+    """Left out where no number can say them; the run goes on."""
+    with jobs.running(Run(NAME, scheduled_time=due)):
+        pass
+    assert telemetry.span(NAME)["saas.job.outcome"] == "success"
+
+
+def test_an_identity_block_that_names_a_user(telemetry: Telemetry) -> None:
+    """The script says who acts: that is who acts, and the job's references stay."""
+
+    @otel_shim.job(NAME, retention_class="r90d")
+    def export() -> None:
+        pass
+
+    with otel_shim.identity(org_id="acme", user_id="anna"):
+        export()
+    found = telemetry.span(NAME)
+    assert found["saas.actor.type"] == "user" and "user.hash" in found
+    assert "saas.actor.hash" not in found
+    assert found["saas.gdpr.retention_class"] == "r90d"
+
+
+def test_attributes_that_have_to_be_cleaned(telemetry: Telemetry) -> None:
+    """What the light way cannot take goes the SDK's."""
+    attributes = {"messaging.destination": ["a", "b"], "plain": 1}
+    with jobs.running(Run(NAME, attributes=attributes, link=trace.INVALID_SPAN_CONTEXT)):
+        pass
+    found = telemetry.span(NAME)
+    assert (found["messaging.destination"], found["plain"]) == (("a", "b"), 1)
+    assert run_span(telemetry).links == ()
+
+
+def test_a_run_that_is_not_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No span, and yet a heartbeat, items and an outcome; steps below are no jobs of their own."""
+    monkeypatch.setattr(
+        jobs, "_tracer", TracerProvider(sampler=sampling.ALWAYS_OFF).get_tracer("otel_shim")
+    )
+
+    @otel_shim.job(NAME)
+    def load() -> None:
+        with otel_shim.operation(STEP):
+            otel_shim.job_items(rejected=1)
+        work = jobs.at_work()
+        assert work is not None and work.items == {"rejected": 1}
+
+    load()
+    assert sorted(heartbeats.beats()) == [NAME]
+    assert heartbeats.beats()[NAME].last_start is not None
+    assert reported() == {}
+
+
+def test_without_our_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instrumentor used alone: the run and its outcome, and nobody's identity."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(jobs, "_tracer", provider.get_tracer("otel_shim"))
+    with jobs.running(Run(NAME, system="apscheduler")):
+        otel_shim.bind(org_id="acme")
+    (span,) = exporter.get_finished_spans()
+    assert (span.attributes or {})["saas.job.outcome"] == "success"
+    assert "saas.org.id" not in (span.attributes or {})
+    assert reported() == {"bind_without_root": 1}
+
+
+def test_a_block_is_declared_once(telemetry: Telemetry) -> None:
+    """However often it is entered, it was first declared when it was first declared."""
+    seen = set()
+    for _ in range(3):
+        with otel_shim.job(NAME, schedule="every 15m"):
+            pass
+        seen |= {declared.at for declared in heartbeats.declarations()}
+    assert len(seen) == 1

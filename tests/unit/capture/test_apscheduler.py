@@ -228,7 +228,8 @@ async def test_coroutines_of_one_loop(telemetry: Telemetry) -> None:
 def test_a_process_that_cannot_tell(telemetry: Telemetry, start: Start) -> None:
     """A child without the SDK: its run is recorded here, with the times that it had."""
     scheduler = start(ProcessPoolExecutor(1))
-    over = Waiting(scheduler, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR, 2)
+    over = Waiting(scheduler, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR, 3)
+    scheduler.add_job(declared, misfire_grace_time=None, id="declared")
     scheduler.add_job(quick, misfire_grace_time=None, id="good")
     scheduler.add_job(failing, misfire_grace_time=None, id="bad")
     over.wait()
@@ -236,7 +237,8 @@ def test_a_process_that_cannot_tell(telemetry: Telemetry, start: Start) -> None:
         span.name.rpartition(".")[2]: (span.attributes or {})["saas.job.outcome"]
         for span in runs(telemetry)
     }
-    assert outcomes == {"quick": "success", "failing": "failure"}
+    assert outcomes == {"job": "success", "quick": "success", "failing": "failure"}
+    assert telemetry.span("audit.retention.job")["saas.job.items.written"] == 1
     for span in runs(telemetry):
         assert span.start_time is not None and span.end_time is not None
         assert NOW.timestamp() * 1e9 < span.start_time <= span.end_time

@@ -105,14 +105,19 @@ def start_span(
     kind: SpanKind,
     attributes: Mapping[str, Scalar],
     context: Context | None = None,
+    *,
+    start_time: int | None = None,
 ) -> trace.Span:
-    """Start a span with attributes that are clean: texts, numbers and truth values under texts."""
+    """Start a span with attributes that are clean: texts, numbers and truth values under texts.
+
+    ``start_time`` is in nanoseconds since 1970, by default now.
+    """
     if type(tracer) is trace.ProxyTracer:  # made before there was a provider
         tracer = tracer._tracer
     span = _light(tracer, name, kind, attributes, context) if type(tracer) is Tracer else None
     if span is None:
-        return tracer.start_span(name, context=context, kind=kind, attributes=attributes)
-    span.start(parent_context=context)
+        return tracer.start_span(name, context, kind, attributes, start_time=start_time)
+    span.start(start_time, context)
     return span
 
 

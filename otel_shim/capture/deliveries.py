@@ -32,7 +32,7 @@ from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_SYSTEM,
 )
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 
 from otel_shim import _sdk_spans, config, context, jobs, queues
 from otel_shim import _semconv as semconv
@@ -264,13 +264,13 @@ def _show_wait(
     """A span as long as the wait, in the producer's trace, with a link to the run that ended it."""
     above = trace.set_span_in_context(trace.NonRecordingSpan(producer), Context())
     queue = queues.label(delivery.queue)
-    span = _tracer.start_span(
-        f"wait {queue}",
-        above,
-        attributes={MESSAGING_SYSTEM: delivery.system, semconv.SAAS_QUEUE_NAME: queue},
-        links=[Link(work.span.get_span_context())] if work is not None else None,
-        start_time=int(wait[0] * 1e9),
+    attributes = {MESSAGING_SYSTEM: delivery.system, semconv.SAAS_QUEUE_NAME: queue}
+    began = int(wait[0] * 1e9)
+    span = _sdk_spans.start_span(
+        _tracer, f"wait {queue}", SpanKind.INTERNAL, attributes, above, start_time=began
     )
+    if work is not None:
+        span.add_link(work.span.get_span_context())
     span.end(int(wait[1] * 1e9))
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opentelemetry.instrumentation.auto_instrumentation import initialize
+from opentelemetry.instrumentation.dependencies import get_dependency_conflicts
 from opentelemetry.util._importlib_metadata import EntryPoint, entry_points
 
 from otel_shim import _sdk_compat, wiring
@@ -28,6 +29,7 @@ from otel_shim.cli.observation import (
     LogLine,
 )
 
+_AT_WORK = "is_instrumented_by_opentelemetry"
 _LOGGERS = ("opentelemetry", "otel_shim")
 
 
@@ -173,8 +175,8 @@ def _outcome(entry_point: EntryPoint, record: Record) -> tuple[str, str, str]:
     name = entry_point.name
     conflict = record.conflicts.get(_name(entry_point.dist))
     wired = wiring.wiring()
-    if active(entry_point):
-        return LOADED, "", ""
+    if (instrumentor := active(entry_point)) is not None:
+        return _at_work(instrumentor)
     if wired.active and not wired.wants(name):
         return SKIPPED, "disabled", "switched off by the operator"
     if conflict is not None and not (conflict.found or conflict.found_any):
@@ -197,11 +199,28 @@ def _not_active(name: str, record: Record) -> tuple[str, str, str]:
     return SKIPPED, "loader", "the loader stopped before it"
 
 
-def active(entry_point: EntryPoint) -> bool:
-    """Whether an instrumentor is at work; asks only those that something has imported."""
+def active(entry_point: EntryPoint) -> Any:
+    """An instrumentor that is at work, else None; asks only those that something has imported."""
     module, _, name = entry_point.value.partition(":")
     kind = getattr(sys.modules.get(module), name, None)
-    return bool(kind is not None and kind().is_instrumented_by_opentelemetry)
+    instrumentor = kind() if kind is not None else None
+    return instrumentor if getattr(instrumentor, _AT_WORK, False) else None
+
+
+def _at_work(instrumentor: Any) -> tuple[str, str, str]:
+    """Ours wait for their library to be imported, so that loading them says nothing about it."""
+    ours = type(instrumentor).__module__.startswith("otel_shim.")
+    needs = instrumentor.instrumentation_dependencies() if ours else ()
+    conflict = get_dependency_conflicts(needs)
+    if conflict is None:
+        return LOADED, "", ""
+    if conflict.found is None:
+        return SKIPPED, "absent", "the library is not installed"
+    return (
+        LOADED,
+        "untested",
+        f"made for {_plain(conflict.required)}, {conflict.found} is installed",
+    )
 
 
 def _replacement(name: str) -> str:

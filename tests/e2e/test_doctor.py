@@ -260,6 +260,11 @@ def test_a_healthy_environment_has_no_problem(doctor: Doctor, sink: ThreadingHTT
     }
     states = {i["name"]: i["state"] for i in seen["instrumentors"]}
     assert states.items() >= {("fastapi", "replaced"), ("logging", "replaced"), ("httpx", "loaded")}
+    assert states.items() >= {
+        ("requests", "loaded"),
+        ("retries", "loaded"),
+        ("niquests", "skipped"),
+    }
     assert seen["trial"]["query_spans"] == ["SELECT by otel_shim.sqlalchemy"]
 
 

@@ -25,6 +25,7 @@ from sqlalchemy import (
 
 from .database import SessionLocal
 from .models import QueuedPlan
+from .optional_operations import this_request
 
 NAME = "calendar.sync"
 MOST_ATTEMPTS = 5
@@ -41,6 +42,7 @@ class Taken:
     plan_id: int
     queued_at: float
     attempts: int
+    origin: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,14 @@ class Depths:
 def added(org_id: str, plan_id: int) -> Insert:
     """The statement that queues a plan; to be run in the transaction that publishes it."""
     now = time.time()
-    row = {"org_id": org_id, "plan_id": plan_id, "queued_at": now, "due_at": now, "attempts": 0}
-    return insert(QueuedPlan).values(row)
+    return insert(QueuedPlan).values(
+        org_id=org_id,
+        plan_id=plan_id,
+        queued_at=now,
+        due_at=now,
+        attempts=0,
+        origin=this_request(),
+    )
 
 
 def take() -> Taken | None:
@@ -78,6 +86,7 @@ def take() -> Taken | None:
             QueuedPlan.plan_id,
             QueuedPlan.queued_at,
             QueuedPlan.attempts,
+            QueuedPlan.origin,
         )
         .execution_options(synchronize_session=False)
     )

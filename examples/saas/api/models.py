@@ -229,3 +229,5 @@ class QueuedPlan(Base):
     due_at: Mapped[float]
     taken_at: Mapped[float | None]
     attempts: Mapped[int] = mapped_column(default=0)
+    # Which request published it, as operators know it.
+    origin: Mapped[str | None]

@@ -12,7 +12,9 @@ from .errors import AppError
 from .settings import settings
 
 try:
+    from opentelemetry import trace
     from opentelemetry.instrumentation.utils import suppress_instrumentation
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     import otel_shim
     from otel_shim import ops
@@ -73,6 +75,21 @@ def watch_queue(
         return otel_shim.QueueReading(**asdict(depths()), busy=busy, workers=number)
 
     otel_shim.queue(name, read)
+
+
+def this_request() -> str | None:
+    """What the request at work is called, to be kept with what it leaves for later; None without a trace."""
+    carrier: dict[str, str] = {}
+    if INSTALLED:
+        TraceContextTextMapPropagator().inject(carrier)
+    return carrier.get("traceparent")
+
+
+def refer_to(request: str | None) -> None:
+    """Link the work at hand to the request that caused it."""
+    if INSTALLED and request:
+        context = TraceContextTextMapPropagator().extract({"traceparent": request})
+        trace.get_current_span().add_link(trace.get_current_span(context).get_span_context())
 
 
 def item_added(queue: str) -> None:

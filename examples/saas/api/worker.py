@@ -10,7 +10,7 @@ from . import calendar_queue, calendars, faults, metrics
 from .calendar_queue import NAME, Taken
 from .jobs import Processing
 from .optional_identity import acting_for, operation_block
-from .optional_operations import item_finished, item_taken, unwatched, watch_queue
+from .optional_operations import item_finished, item_taken, refer_to, unwatched, watch_queue
 
 POLL_SECONDS = 0.25
 PROCESSING = Processing("ropa-040", "contract", "r1y")
@@ -67,6 +67,7 @@ class Workers:
 def handle(item: Taken) -> None:
     """Write one plan into its calendar, or give it back."""
     with acting_for(item.org_id, **PROCESSING.references()), operation_block("calendar.deliver"):
+        refer_to(item.origin)
         # Within: of what waited too long this trace is told.
         item_taken(NAME, time.time() - item.queued_at)
         try:

@@ -134,9 +134,11 @@ def still_held(demo: Demo) -> str | None:
     return f"{held:.0f} spans that the identity processor holds" if held else None
 
 
-def await_jobs(demo: Demo) -> None:
+def await_jobs(demo: Demo, calls: Sequence[Call]) -> None:
     """Wait until every job did its work for every organisation; then end them, so that counts stay."""
-    _, lack = wait_for(demo.jobs, job_checks.lacking, ARRIVAL_SECONDS, settled=False)
+    _, lack = wait_for(
+        demo.jobs, lambda found: job_checks.lacking(found, calls), ARRIVAL_SECONDS, settled=False
+    )
     demo.stack.check_alive()
     demo.stack.end("scheduler")
     if lack is not None:
@@ -262,7 +264,7 @@ def closing(demo: Demo, keep: bool) -> list[str]:
 def examine(demo: Demo) -> None:
     """Send, find, check; `PartError` when something is not so."""
     calls = send_traffic(demo)
-    await_jobs(demo)
+    await_jobs(demo, calls)
     evidence = await_traces(demo, calls)
     jobs = [*demo.jobs().values()]
     findings = [
@@ -272,6 +274,7 @@ def examine(demo: Demo) -> None:
         *checks.of_traces(evidence),
         *journey_checks.of_journeys(evidence),
         *job_checks.of_jobs(jobs),
+        *job_checks.of_deliveries(evidence, jobs),
         *job_checks.of_metrics(demo.metrics()),
     ]
     show_job(demo, jobs)

@@ -25,6 +25,8 @@ class Span:
     start_us: int
     duration_us: int
     tags: Mapping[str, Any]
+    links: tuple[str, ...] = ()
+    """The traces it refers to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ def parse_trace(item: Mapping[str, Any]) -> Trace:
 
 def parse_span(item: Mapping[str, Any], service: str) -> Span:
     """One span of an answer."""
-    parents = [ref["spanID"] for ref in item["references"] if ref["refType"] == "CHILD_OF"]
+    references = item["references"]
+    parents = [ref["spanID"] for ref in references if ref["refType"] == "CHILD_OF"]
     return Span(
         trace_id=str(item["traceID"]),
         span_id=str(item["spanID"]),
@@ -102,6 +105,7 @@ def parse_span(item: Mapping[str, Any], service: str) -> Span:
         start_us=int(item["startTime"]),
         duration_us=int(item["duration"]),
         tags={tag["key"]: tag["value"] for tag in item["tags"]},
+        links=tuple(str(ref["traceID"]) for ref in references if ref["refType"] != "CHILD_OF"),
     )
 
 

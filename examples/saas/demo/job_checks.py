@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from otel_shim import _semconv
 
 from ..api.people import CUSTOMERS
-from .checks import PERSONAL, Finding
+from .checks import PERSONAL, Evidence, Finding
+from .driver import Call
 from .jaeger import Span, Trace
 
 SYNCHRONISATION = "calendar.synchronize"
@@ -27,6 +28,7 @@ JOBS: Mapping[str, str | None] = {
 AGEING = ("backup.verify", RETENTION)
 QUEUE = 'saas_queue_name="calendar.sync"'
 DELIVERY = "calendar.deliver"
+PUBLISH, OK = "/publish", 200
 ENDED_WELL = (_semconv.SAAS_JOB_OUTCOME_SUCCESS, _semconv.SAAS_JOB_OUTCOME_PARTIAL)
 REFERENCES = (
     _semconv.SAAS_GDPR_PROCESSING_ACTIVITY_ID,
@@ -40,16 +42,25 @@ OUT = (
 )
 
 
-def lacking(traces: Mapping[str, Trace]) -> str | None:
-    """What the jobs have not shown yet, in words; None when there is enough to judge."""
+def lacking(traces: Mapping[str, Trace], calls: Sequence[Call] = ()) -> str | None:
+    """What the jobs have not shown yet, in words; None when there is enough to judge these calls."""
     for name, part in JOBS.items():
         if not any(_ended_well(run) for run in runs(traces.values(), name)):
             return f"a run of {name}"
         theirs = {_org(span) for span in _named(traces.values(), part)} if part else set()
         if part and len(theirs - {None}) < len(CUSTOMERS):
             return f"{part} of every organisation"
+    delivered = {link for span in _named(traces.values(), DELIVERY) for link in span.links}
+    waiting = {str(call.trace_id) for call in published(calls)} - delivered
+    if waiting:
+        return f"{len(waiting)} deliveries"
     late = [org for org, count in arrived(traces.values()).items() if count < _people(org)]
     return f"published plans in the calendar of {late[0]}" if late else None
+
+
+def published(calls: Iterable[Call]) -> list[Call]:
+    """The requests that published a plan."""
+    return [call for call in calls if call.step.path.endswith(PUBLISH) and call.status == OK]
 
 
 def runs(traces: Iterable[Trace], name: str) -> Iterator[Span]:
@@ -191,6 +202,19 @@ def _in_calendars(traces: Sequence[Trace]) -> Finding:
     return Finding(
         "calendars: published plans arrive and are read back", len(deliveries), tuple(wrong)
     )
+
+
+def of_deliveries(evidence: Evidence, traces: Sequence[Trace]) -> list[Finding]:
+    """Whoever published a plan: its delivery refers to that very request, and is the organisation's."""
+    asked = published(evidence.calls)
+    owner = {link: _org(span) for span in _named(traces, DELIVERY) for link in span.links}
+    wrong = tuple(
+        f"{call} of {call.caller.org_id}: {owner.get(str(call.trace_id), 'no delivery')}"
+        for call in asked
+        if owner.get(str(call.trace_id)) != call.caller.org_id
+    )
+    what = "calendars: each delivery refers to the request that published"
+    return [Finding(what, len(asked), wrong)]
 
 
 def _nothing_personal(traces: Sequence[Trace]) -> Finding:

@@ -144,7 +144,7 @@ def break_and_mend(sim: Simulation) -> tuple[report.Times, list[str]]:
     off = time.time()
     parts.set_faults(sim.site)
     sim.say("faults off")
-    sim.wait("no job at work", lambda: _quiet(sim), FIRE_SECONDS)
+    sim.wait("all jobs run, none at this moment", lambda: _quiet(sim), FIRE_SECONDS)
     killed = time.time()
     problems += kill_scheduler(sim, killed)
     started = time.time()
@@ -161,9 +161,11 @@ def break_and_mend(sim: Simulation) -> tuple[report.Times, list[str]]:
 
 
 def _quiet(sim: Simulation) -> bool:
-    """Whether what the last run left behind has been exported: the message is to name its trace."""
-    since = prometheus.query(sim.site.prometheus_url, f"time() - max({alerting.JOB_START})")
-    return bool(since) and float(since[0]["value"][1]) > QUIET_SECONDS
+    """Whether all jobs run, and what the last run left behind has been exported: the message names its trace."""
+    url = sim.site.prometheus_url
+    since = prometheus.query(url, f"time() - max({alerting.JOB_START})")
+    overdue = prometheus.query(url, f'ALERTS{{alert_id="{KILLED.alert_id}"}}')
+    return not overdue and bool(since) and float(since[0]["value"][1]) > QUIET_SECONDS
 
 
 def _all_over(inbox: Inbox) -> bool:
@@ -201,6 +203,9 @@ def simulate(sim: Simulation, healthy: float) -> int:
     queries, empty = dashboards.empty_panels(sim.site.prometheus_url)
     problems += [f"dashboard query without data: {item}" for item in empty]
     boards = f"{queries} queries run, {len(empty)} without data"
+    metrics, unexposed = dashboards.unexposed(sim.site.prometheus_url)
+    problems += [f"named and not exposed: {item}" for item in unexposed]
+    boards += f"; {metrics} metrics of rules and dashboards, {len(unexposed)} not exposed"
     others = examination.beside(sim.inbox, times)
     outcome = report.Outcome(sim.inbox, times, said, problems, boards, missed, others)
     file = sim.site.places.out / "report.md"

@@ -6,23 +6,20 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from monitoring import alerting, generate, specification
-from monitoring.simulation.dashboards import concrete, queries
+from monitoring import alerting, expressions, generate, specification
+from monitoring.expressions import RULES, boards, concrete, everywhere, queries, rules
 from otel_shim import _semconv as semconv
 from otel_shim.relay import measures
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "monitoring"
-RULES = sorted((MONITORING / "rules").glob("*.yaml"))
 TESTS = sorted((MONITORING / "tests").glob("*.yaml"))
-BOARDS = sorted((MONITORING / "dashboards").glob("*.json"))
 CONFIG = MONITORING / "alertmanager/alertmanager.yaml"
 RUNBOOKS = (ROOT / "docs/observability/runbooks.md").read_text()
 SPEC = specification.load()
@@ -37,12 +34,6 @@ RELAY_METRICS = {f"{measures.PREFIX}{name}_total" for name in measures.HELP}
 RELAY_LABELS = {"alertmanager", "backend", "source"}
 SUFFIXES = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("_total",)}
 WATCHDOG = "watchdog"
-SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*\{([^}]*)\}")
-STRING = re.compile(r'"[^"]*"')
-RANGE = re.compile(r"([a-zA-Z_:][\w:]*)\s*\[")
-MATCHER = re.compile(r"([a-zA-Z_]\w*)\s*(?:=~|!~|!=|=)\s*\"")
-GROUPING = re.compile(r"\b(?:by|on|ignoring|without|group_left)\s*\(([^)]+)\)")
-RECORDED = re.compile(r"\bsaas:[\w:]+")
 SECTIONS = (
     "Meaning",
     "Impact",
@@ -68,30 +59,9 @@ def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
 
 
-def groups() -> Iterator[dict[str, Any]]:
-    """Every rule."""
-    for path in RULES:
-        for group in yaml.safe_load(path.read_text())["groups"]:
-            yield from group["rules"]
-
-
 def alert_rules() -> list[dict[str, Any]]:
     """Every alert rule."""
-    return [rule for rule in groups() if "alert" in rule]
-
-
-def boards() -> Iterator[dict[str, Any]]:
-    """Every dashboard."""
-    yield from (json.loads(path.read_text()) for path in BOARDS)
-
-
-def expressions() -> list[str]:
-    """Every PromQL expression: of rules, of dashboards, and what the relay asks for."""
-    found = [rule["expr"] for rule in groups()]
-    asked = [rule["annotations"].get("relay_exemplars") for rule in alert_rules()]
-    found += [selector for selector in asked if selector]
-    found += [expr for board in boards() for _, expr in queries(board)]
-    return [expr for expr in found if expr != "vector(1)"]
+    return [rule for rule in rules() if "alert" in rule]
 
 
 def exposed() -> tuple[set[str], set[str]]:
@@ -112,47 +82,44 @@ def test_generated_files_are_as_generated() -> None:
     assert not generate.differing(generate.everything(), MONITORING)
 
 
-@pytest.mark.parametrize("expr", expressions())
+@pytest.mark.parametrize("expr", everywhere())
 def test_every_metric_exists(expr: str) -> None:
     """In the contract, upstream, or among our recording rules."""
     metrics, _ = exposed()
-    named = {name for name, _ in SELECTOR.findall(expr)} | set(RECORDED.findall(expr))
-    named |= set(RANGE.findall(STRING.sub('""', expr)))
+    named = expressions.metrics(expr)
     assert named, "an expression without a metric"
     assert named <= metrics | UPSTREAM_METRICS | set(alerting.RECORDS)
 
 
-@pytest.mark.parametrize("expr", expressions())
+@pytest.mark.parametrize("expr", everywhere())
 def test_every_label_exists(expr: str) -> None:
     """In the contract, upstream, or set by our rules."""
     _, labels = exposed()
-    named = {label for _, inner in SELECTOR.findall(expr) for label in MATCHER.findall(inner)}
-    named |= {part.strip() for inner in GROUPING.findall(expr) for part in inner.split(",")}
-    assert named <= labels | UPSTREAM_LABELS | OWN_LABELS
+    assert expressions.labels(expr) <= labels | UPSTREAM_LABELS | OWN_LABELS
 
 
 def test_no_label_says_who() -> None:
     """No user, organisation or request in any expression or label."""
     forbidden = (semconv.SAAS_ORG_ID, semconv.SAAS_REQUEST_ID, "user.hash", "user.id")
-    text = "\n".join(expressions()) + "".join(str(rule.get("labels")) for rule in groups())
+    text = "\n".join(everywhere()) + "".join(str(rule.get("labels")) for rule in rules())
     assert not [name for name in forbidden if name.replace(".", "_") in text]
 
 
 def test_every_recording_rule_is_used_and_there() -> None:
     """Nothing is recorded for nobody."""
-    recorded = {rule["record"] for rule in groups() if "record" in rule}
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
     assert recorded == set(alerting.RECORDS)
-    used = {name for expr in expressions() for name in RECORDED.findall(expr)}
+    used = {name for expr in everywhere() for name in expressions.records(expr)}
     assert recorded <= used
 
 
 def test_depth_is_of_one_state() -> None:
     """Items that wait and items that failed are not added up."""
-    for expr in expressions():
-        states = GROUPING.findall(expr)
-        for name, inner in SELECTOR.findall(expr):
+    for expr in everywhere():
+        for name, inner in expressions.selectors(expr):
             if name == alerting.QUEUE_DEPTH:
-                assert alerting.READY in inner or any(alerting.QUEUE_STATE in by for by in states)
+                by_state = alerting.QUEUE_STATE in expressions.groupings(expr)
+                assert alerting.READY in inner or by_state
 
 
 @pytest.mark.parametrize("rule", alert_rules(), ids=lambda rule: str(rule["labels"]["alert_id"]))

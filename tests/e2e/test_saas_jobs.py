@@ -258,7 +258,9 @@ def test_workers_that_stop(night: Night) -> None:
     run = night.run(int(time.time() * 1e6), "payroll.export", "success")
     assert night.ask(waiting) == [(len(CUSTOMERS),)]
     since = night.fault()
-    night.span(since, job_checks.DELIVERY, lambda span: span.start_us > run.start_us)
+    delivery = night.span(since, job_checks.DELIVERY, lambda span: span.start_us > run.start_us)
+    (request,) = night.jaeger.by_id(delivery.links).values()
+    assert request.roots()[0].tags["http.route"] == "/planning/plans/{plan_id}/publish"
     server.eventually(lambda: night.ask(waiting) == [(0,)], SECONDS, "the queue is empty again")
 
 

@@ -28,9 +28,11 @@ from .models import QueuedPlan
 from .optional_operations import this_request
 
 NAME = "calendar.sync"
-MOST_ATTEMPTS = 5
-LEASE_SECONDS = 60.0
+# With these delays a calendar server may be away for a quarter of an hour.
+MOST_ATTEMPTS = 12
 FIRST_DELAY_SECONDS = 1.0
+LONGEST_DELAY_SECONDS = 300.0
+LEASE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,8 @@ def done(item: Taken) -> None:
 
 def failed(item: Taken) -> None:
     """Give an item back, to be due later each time."""
-    later = time.time() + FIRST_DELAY_SECONDS * 2 ** (item.attempts - 1)
-    values = {"taken_at": None, "due_at": later}
+    delay = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** (item.attempts - 1))
+    values = {"taken_at": None, "due_at": time.time() + delay}
     _change(update(QueuedPlan).where(QueuedPlan.id == item.id).values(values))
 
 

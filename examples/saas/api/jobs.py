@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from . import faults
 from .optional_operations import watched_job
-from .schedules import longest_of, schedule_of
+from .schedules import max_runtime_of, schedule_of
 
 Run = Callable[[], None]
 
@@ -56,7 +56,7 @@ def job(
     watched = watched_job(
         name,
         schedule=schedule,
-        max_runtime=longest_of(max_runtime),
+        max_runtime=max_runtime_of(name, max_runtime),
         critical=critical,
         **references,
     )

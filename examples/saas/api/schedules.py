@@ -1,4 +1,7 @@
-"""When jobs run and how long they may, from the environment. Schedules are text: five cron fields in UTC, or `every 15m` (seconds, minutes, hours, days)."""
+"""When jobs run and how long they may, from the environment.
+
+Schedules are text: five cron fields in UTC, or `every 15m` (seconds, minutes, hours, days).
+"""
 
 import os
 import re
@@ -22,11 +25,6 @@ def max_runtime_of(name: str, usual: float, environ: Mapping[str, str] = os.envi
 def _setting(of_all: str, name: str, environ: Mapping[str, str]) -> str | None:
     own = f"{of_all}_{name.upper().replace('.', '_')}"
     return environ.get(own) or environ.get(of_all)
-
-
-def longest_of(usual: float, environ: Mapping[str, str] = os.environ) -> float:
-    """How long a run may take, in seconds: `SAAS_MAX_RUNTIME`, else the usual time."""
-    return float(environ.get("SAAS_MAX_RUNTIME") or usual)
 
 
 def period_of(schedule: str) -> timedelta | None:

@@ -11,6 +11,7 @@ open where a task is sent by its name only or cannot be sent (see docs/decisions
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -39,6 +40,7 @@ _EXIT_SECONDS = 2.0
 _KILLED = (SystemExit, KeyboardInterrupt)
 """What a signal to end becomes in a process of the pool; soon after, it is killed."""
 _LOST = ("WorkerLostError", "Terminated", "SystemExit", "KeyboardInterrupt")
+_main_process: int | None = None
 _in_pool = False
 """Whether this is a process of the pool, whose end the worker's main process sees."""
 
@@ -236,6 +238,12 @@ def _lost(request: Any, kind: str, outcome: str) -> None:
 
 
 @guarded(default=None)
+def _worker_begins(**_: Any) -> None:
+    global _main_process
+    _main_process = os.getpid()
+
+
+@guarded(default=None)
 def _worker_ready(sender: Any = None, **_: Any) -> None:
     """The worker's main process reads the queues that it consumes, and says how busy its pool is."""
     celery_queue.serve(sender)
@@ -244,6 +252,10 @@ def _worker_ready(sender: Any = None, **_: Any) -> None:
 @guarded(default=None)
 def _pool_process_started(**_: Any) -> None:
     global _in_pool
+    if (
+        os.getpid() == _main_process
+    ):  # the solo pool sends the signal where there is only one process
+        return
     _in_pool = True
     queues.silence()
 
@@ -258,6 +270,7 @@ _RECEIVERS: dict[str, Callable[..., None]] = {
     "before_task_publish": _before_publish,
     "task_prerun": _prerun,
     "task_postrun": _postrun,
+    "worker_init": _worker_begins,
     "worker_ready": _worker_ready,
     "worker_process_init": _pool_process_started,
     "worker_process_shutdown": _pool_process_ends,

@@ -316,6 +316,33 @@ def test_runs_that_fail(place: Place, taker: collectors.Fake, system: System) ->
     assert not [body for body in told if b"example.com" in body]
 
 
+POOLS = {
+    "threads": System(**{**vars(CELERY), "worker": (*CELERY.worker, "-P", "threads")}),
+    "solo": System(**{**vars(CELERY), "worker": (*CELERY.worker, "-P", "solo")}),
+    "simple": System(**{**vars(RQ), "worker": (*RQ.worker, "-w", "rq.worker.SimpleWorker")}),
+    "spawn": System(**{**vars(RQ), "worker": (*RQ.worker, "-w", "rq.worker.SpawnWorker")}),
+}
+IDLE = {"threads": 2, "solo": 1, "simple": 1, "spawn": 1}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_other_pools(place: Place, taker: collectors.Fake, pool: str) -> None:
+    """Where runs share a process, and where each has a program of its own: one run and one count each."""
+    system = POOLS[pool]
+    place.run(system, system.ask, 3)
+    place.worker(system)
+    queue = {"saas_queue_name": system.queue}
+    server.eventually(lambda: _sum(taker, "saas.job.duration") == 3, SECONDS, "all are counted")
+    assert sum(span.name == system.job for span in otlp.spans(taker)) == 3
+    assert _sum(taker, "saas.queue.completions", **queue) == 3
+    idle = {**queue, "saas_worker_state": "idle"}
+    server.eventually(
+        lambda: newest(taker, "saas.queue.workers", "working", **idle) == IDLE[pool],
+        SECONDS,
+        "its workers are known",
+    )
+
+
 def test_attempts_of_one_run(place: Place, taker: collectors.Fake) -> None:
     """What is retried is one run: its attempts have its id and are numbered."""
     place.run(CELERY, "reports.flaky")

@@ -82,11 +82,14 @@ func liveHeap() (stats runtime.MemStats) {
 
 func ordinaryTrace(n, spans int) ptrace.Traces {
 	batch := ptrace.NewTraces()
-	rs := batch.ResourceSpans().AppendEmpty()
-	rs.Resource().Attributes().PutStr(string(otelsemconv.ServiceNameKey), "api")
-	into := rs.ScopeSpans().AppendEmpty().Spans()
+	var byService []ptrace.SpanSlice
+	for _, name := range []string{"api", "connector", "mailer", "ledger"} {
+		rs := batch.ResourceSpans().AppendEmpty()
+		rs.Resource().Attributes().PutStr(string(otelsemconv.ServiceNameKey), name)
+		byService = append(byService, rs.ScopeSpans().AppendEmpty().Spans())
+	}
 	for i := range spans {
-		span := into.AppendEmpty()
+		span := byService[i%len(byService)].AppendEmpty()
 		var trace pcommon.TraceID
 		binary.BigEndian.PutUint64(trace[8:], uint64(n+1)*0x9e3779b97f4a7c15)
 		span.SetTraceID(trace)

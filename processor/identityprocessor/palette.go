@@ -9,31 +9,45 @@ type number uint16
 // mostly share theirs, and an entry that is there twice does no harm.
 const paletteSearch = 8
 
-// palette numbers what the nodes of one trace have in common. Most traces have one organisation
-// and one request, so the first two need no memory of their own.
+// paletteRoom is how many entries need no memory of their own: most traces have one organisation
+// and one request, and go through a few services.
+const paletteRoom = 4
+
+// palette numbers what the nodes of one trace have in common.
 type palette[T any] struct {
-	first, second *T
-	more          []*T
+	few  [paletteRoom]*T
+	more *[]*T // mostly nil, and smaller than a slice
 }
 
 func (p *palette[T]) size() int {
-	switch {
-	case p.first == nil:
-		return 0
-	case p.second == nil:
-		return 1
+	if p.more != nil {
+		return paletteRoom + len(*p.more)
 	}
-	return 2 + len(p.more)
+	for i, entry := range p.few {
+		if entry == nil {
+			return i
+		}
+	}
+	return paletteRoom
 }
 
 func (p *palette[T]) at(i int) *T {
-	switch i {
-	case 0:
-		return p.first
-	case 1:
-		return p.second
+	if i < paletteRoom {
+		return p.few[i]
 	}
-	return p.more[i-2]
+	return (*p.more)[i-paletteRoom]
+}
+
+func (p *palette[T]) add(value *T) {
+	size := p.size()
+	if size < paletteRoom {
+		p.few[size] = value
+		return
+	}
+	if p.more == nil {
+		p.more = new([]*T)
+	}
+	*p.more = appendTight(*p.more, value)
 }
 
 // newest finds one of the newest entries.
@@ -56,14 +70,7 @@ func (p *palette[T]) number(value *T, first int) (n number, ok bool) {
 	if first+size > math.MaxUint16 {
 		return 0, false
 	}
-	switch size {
-	case 0:
-		p.first = value
-	case 1:
-		p.second = value
-	default:
-		p.more = appendTight(p.more, value)
-	}
+	p.add(value)
 	return number(first + size), true
 }
 

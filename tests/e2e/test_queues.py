@@ -333,7 +333,9 @@ def test_other_pools(place: Place, taker: collectors.Fake, pool: str) -> None:
     place.worker(system)
     queue = {"saas_queue_name": system.queue}
     server.eventually(lambda: _sum(taker, "saas.job.duration") == 3, SECONDS, "all are counted")
-    assert sum(span.name == system.job for span in otlp.spans(taker)) == 3
+    server.eventually(
+        lambda: sum(span.name == system.job for span in otlp.spans(taker)) == 3, SECONDS, "all ran"
+    )
     assert _sum(taker, "saas.queue.completions", **queue) == 3
     idle = {**queue, "saas_worker_state": "idle"}
     server.eventually(

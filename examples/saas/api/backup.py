@@ -54,9 +54,7 @@ def create() -> None:
     _write_manifest(copy, Manifest(_digest(copy), rows))
     if faults.on("backup corrupt"):
         _damage(copy)
-    for old in _copies()[:-KEPT]:
-        old.with_suffix(MANIFEST).unlink(missing_ok=True)
-        old.unlink(missing_ok=True)
+    _tidy(before=copy)
     job_items(read=sum(rows.values()), written=sum(rows.values()))
     logger.info("backup made", extra={"rows": sum(rows.values())})
 
@@ -107,6 +105,14 @@ def _copies() -> list[Path]:
     """The oldest first; one without a manifest is not complete yet."""
     found = sorted(settings.backups.glob("saas-*.db"))
     return [copy for copy in found if copy.with_suffix(MANIFEST).exists()]
+
+
+def _tidy(before: Path) -> None:
+    """Remove what is older than the newest few, and what a crash left unfinished."""
+    kept = _copies()[-KEPT:]
+    for file in settings.backups.glob("saas-*"):
+        if file.stem < before.stem and file.with_suffix(".db") not in kept:
+            file.unlink(missing_ok=True)
 
 
 def _copy(target: Path) -> dict[str, int]:

@@ -63,6 +63,20 @@ def test_only_the_newest_few_are_kept(shop: Engine, tmp_path: Path) -> None:
     assert len(list((tmp_path / "backups").iterdir())) == 2 * backup.KEPT
 
 
+def test_what_a_crash_left_is_removed(
+    shop: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy without its manifest is no backup, and does not stay for ever."""
+    with monkeypatch.context() as broken:
+        broken.setattr(backup, "_write_manifest", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            backup.create()
+    assert len(list((tmp_path / "backups").iterdir())) == 1
+    backup.create()
+    assert {file.stem for file in (tmp_path / "backups").iterdir()} == {backup.newest().stem}
+    backup.verify()
+
+
 def _overwrite(copy: Path) -> None:
     with copy.open("r+b") as file:
         file.seek(copy.stat().st_size // 2)

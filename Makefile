@@ -129,7 +129,7 @@ reliability-short: setup binaries ## The same on a tenth of the traffic, in abou
 .PHONY: soak
 soak: setup ## The processor's properties on more than a million random spans each (about 5 minutes)
 	@cd $(PROCESSOR) && IDENTITY_TEST_ROUNDS=17000 $(BENCH_GO) test -count=1 -timeout 60m -v \
-	-run 'TestAnyOrder|TestQuietGives|TestTightLimits|TestNothingIsLeft' .
+	-run 'TestAnyOrder|TestQuietGives|TestTightLimits|TestNothingIsLeft|TestLarge' .
 
 .PHONY: setup
 setup: $(UV)

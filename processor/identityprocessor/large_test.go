@@ -148,11 +148,15 @@ func (l *large) batch(places []int) ptrace.Traces {
 	return batch
 }
 
+// hardest is the order that is tried for a shape; `make soak` tries all.
+var hardest = map[string]string{"chain": "root last", "star": "root last", "tree": "shuffled", "torn": "shuffled"}
+
 // A trace of 100 000 spans, of every shape and in several orders: what comes down and what is
 // inferred is the oracle's, and every span comes out once. Were the work quadratic, this would not
 // end.
 func TestLargeTraces(t *testing.T) {
 	orders := map[string]func(random *rand.Rand, places []int){
+		"root first": func(*rand.Rand, []int) {},
 		"root last": func(_ *rand.Rand, places []int) { slices.Reverse(places) },
 		"shuffled": func(random *rand.Rand, places []int) {
 			random.Shuffle(len(places), func(i, j int) { places[i], places[j] = places[j], places[i] })
@@ -161,6 +165,9 @@ func TestLargeTraces(t *testing.T) {
 	for shape, parent := range largeShapes {
 		for order, arrange := range orders {
 			t.Run(shape+", "+order, func(t *testing.T) {
+				if !soaking && order != hardest[shape] {
+					t.Skip("only in a soak")
+				}
 				random := rand.New(rand.NewPCG(1, 12))
 				places := make([]int, largeTrace)
 				for place := range places {

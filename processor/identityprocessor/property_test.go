@@ -22,11 +22,11 @@ import (
 )
 
 // rounds is how many random forests each property is tried on; `make soak` sets more.
-var rounds = func() int {
+var rounds, soaking = func() (int, bool) {
 	if set, err := strconv.Atoi(os.Getenv("IDENTITY_TEST_ROUNDS")); err == nil {
-		return set
+		return set, true
 	}
-	return 250
+	return 250, false
 }()
 
 // Whatever the order of arrival and the cut into batches, the organisation is the oracle's, the

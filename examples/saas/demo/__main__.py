@@ -256,6 +256,7 @@ def closing(demo: Demo, keep: bool) -> list[str]:
         f"  by org      curl -G '{traces}' --data-urlencode 'tags={tag}'",
         f"  jobs        {parts.url(demo.ports.scheduler, '/health')} (when each is due)",
         f"  calendars   {parts.url(demo.ports.radicale)} ({parts.CALENDAR_USER}, {parts.CALENDAR_PASSWORD})",
+        f"  faults      echo 'worker stop' > {demo.stack.out / parts.FAULTS} (all: examples/saas/README.md)",
         f"  metrics     {parts.url(demo.ports.prometheus, '/metrics')}",
         f"  Collector   {demo.telemetry_url()}",
     ]

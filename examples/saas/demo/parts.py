@@ -16,6 +16,8 @@ CALENDAR_PASSWORD = "calendars-2026"
 # A night's work every few seconds.
 SCHEDULE = "every 4s"
 DATABASE = "saas.db"
+# The switch for faults on purpose: what this file says is broken, see the README.
+FAULTS = "faults"
 ROOT = Path(__file__).resolve().parents[3]
 SAAS = Path(__file__).resolve().parents[1]
 RADICALE_ENV = ROOT / ".build/envs/radicale"
@@ -137,7 +139,8 @@ def connector(places: Places, ports: Ports) -> Part:
         _server(places.connector_env, "connector.app:app", ports.connector),
         url(ports.connector, "/health"),
         # Official packages export over gRPC unless told otherwise.
-        env=_telemetry(CONNECTOR_SERVICE, ports) | {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+        env=_telemetry(CONNECTOR_SERVICE, ports)
+        | {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "SAAS_FAULTS": FAULTS},
     )
 
 
@@ -157,6 +160,7 @@ def _product(ports: Ports) -> dict[str, str]:
         # Relative: the file's path becomes part of the names of its spans.
         "SAAS_DATABASE_URL": f"sqlite:///{DATABASE}",
         "SAAS_CONNECTOR_URL": url(ports.connector),
+        "SAAS_FAULTS": FAULTS,
     }
 
 
@@ -185,6 +189,7 @@ def gate(places: Places, ports: Ports) -> Part:
         "PYTHONPATH": str(SAAS),
         "SAAS_GATE_PORT": str(ports.calendar),
         "SAAS_GATE_TARGET": str(ports.radicale),
+        "SAAS_FAULTS": FAULTS,
     }
     argv = (str(places.connector_env / "bin/python"), "-m", "connector.gate")
     return Part("gate", argv, url(ports.calendar, "/.web/"), env=env)
@@ -208,9 +213,12 @@ def scheduler(places: Places, ports: Ports) -> Part:
 
 
 def seed(places: Places) -> None:
-    """Make a fresh database, uninstrumented, so that its hundreds of queries are in nobody's way."""
-    for old in places.out.glob(f"{DATABASE}*"):
-        old.unlink()
+    """Make a fresh database, uninstrumented, so that its hundreds of queries are in nobody's way.
+
+    Faults of an earlier run are switched off.
+    """
+    for old in (*places.out.glob(f"{DATABASE}*"), places.out / FAULTS):
+        old.unlink(missing_ok=True)
     run_once(
         "seed",
         (str(places.api_env / "bin/python"), "-m", "api.seed"),

@@ -196,6 +196,7 @@ def for_people(
     """What people read."""
     texts = {
         "reason_text": alert.reasons.get(subject.reason, ""),
+        "value_text": alert.values.get(subject.reason, ""),
         "window": duration(alert.window),
         "lasting": duration(alert.lasting),
         "grace": duration(alert.grace),
@@ -208,7 +209,7 @@ def for_people(
     return {
         "summary": filled(alert.summary, texts),
         "description": filled(alert.description, texts),
-        "value": alert.value,
+        "value": filled(alert.value, texts),
         "threshold": threshold,
         "runbook_url": link,
         "dashboard_url": spec.links["dashboard"].replace("{uid}", alert.dashboard),

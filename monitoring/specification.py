@@ -56,6 +56,7 @@ class Alert:
 
     `otherwise` is the severity of what is less urgent: jobs that are not critical, early signs.
     `grace` is how late something may be until it fires, `limit` how long something may take or wait.
+    `reasons` and `values` are the texts of an alert that has several.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Alert:
     grace: float = 0.0
     limit: float = 0.0
     reasons: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
     objectives: tuple[Objective, ...] = ()
 
 

@@ -49,15 +49,24 @@ var largeShapes = map[string]func(random *rand.Rand, place int) int{
 	},
 }
 
-// growLarge lets one span in so many say whose it is.
-func growLarge(random *rand.Rand, shape func(*rand.Rand, int) int, oneIn int) *large {
+// voices are who says something in a large trace: one span in so many, for one of so many
+// organisations, and perhaps the root.
+type voices struct {
+	oneIn, orgs int
+	root        bool
+}
+
+// largeVoices are such that much comes down, or much is inferred.
+var largeVoices = map[string]voices{"down": {5000, 2, true}, "up": {20_000, 1, false}}
+
+func growLarge(random *rand.Rand, shape func(*rand.Rand, int) int, who voices) *large {
 	l := &large{parents: []int{parentNone}, orgs: make([]string, largeTrace)}
 	for place := 1; place < largeTrace; place++ {
 		l.parents = append(l.parents, shape(random, place))
 	}
 	for place := range l.orgs {
-		if random.IntN(oneIn) == 0 {
-			l.orgs[place] = fmt.Sprintf("org-%d", random.IntN(2))
+		if random.IntN(who.oneIn) == 0 || place == 0 && who.root {
+			l.orgs[place] = fmt.Sprintf("org-%d", random.IntN(who.orgs))
 		}
 	}
 	return l
@@ -157,25 +166,27 @@ var hardest = map[string]string{"chain": "root last", "star": "root last", "tree
 func TestLargeTraces(t *testing.T) {
 	orders := map[string]func(random *rand.Rand, places []int){
 		"root first": func(*rand.Rand, []int) {},
-		"root last": func(_ *rand.Rand, places []int) { slices.Reverse(places) },
+		"root last":  func(_ *rand.Rand, places []int) { slices.Reverse(places) },
 		"shuffled": func(random *rand.Rand, places []int) {
 			random.Shuffle(len(places), func(i, j int) { places[i], places[j] = places[j], places[i] })
 		},
 	}
 	for shape, parent := range largeShapes {
 		for order, arrange := range orders {
-			t.Run(shape+", "+order, func(t *testing.T) {
-				if !soaking && order != hardest[shape] {
-					t.Skip("only in a soak")
-				}
-				random := rand.New(rand.NewPCG(1, 12))
-				places := make([]int, largeTrace)
-				for place := range places {
-					places[place] = place
-				}
-				arrange(random, places)
-				synctest.Test(t, func(t *testing.T) { testLarge(t, growLarge(random, parent, 5000), places) })
-			})
+			for direction, who := range largeVoices {
+				t.Run(shape+", "+order+", "+direction, func(t *testing.T) {
+					if !soaking && order != hardest[shape] {
+						t.Skip("only in a soak")
+					}
+					random := rand.New(rand.NewPCG(1, 12))
+					places := make([]int, largeTrace)
+					for place := range places {
+						places[place] = place
+					}
+					arrange(random, places)
+					synctest.Test(t, func(t *testing.T) { testLarge(t, growLarge(random, parent, who), places) })
+				})
+			}
 		}
 	}
 }

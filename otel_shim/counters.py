@@ -2,7 +2,7 @@
 
 Names: ``internal_errors``, ``identity_conflicts``, ``identity_rejected``, ``operation_rejected``,
 ``bind_without_root``, ``job_declaration_rejected``, ``job_report_rejected``, ``job_report_without_run``,
-``job_run_rejected``, ``jobs_not_watched``,
+``job_run_rejected``, ``jobs_not_watched``, ``queue_rejected``, ``queue_unread``,
 ``<signal>_exported``, ``<signal>_export_failed``, ``<signal>_queue_dropped``,
 ``<signal>_unencodable``.
 """

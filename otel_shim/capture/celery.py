@@ -115,7 +115,7 @@ def _sender(wrapped: Any, amqp: Any, args: tuple[Any, ...], kwargs: dict[str, An
             raise
         if sending is not None:
             sending.end()
-            celery_queue.watch(amqp.app, sending.queue)
+            celery_queue.watch(amqp.app, sending.to_name or None)
         return result
 
     return send_task_message

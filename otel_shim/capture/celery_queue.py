@@ -3,42 +3,40 @@
     one list for each queue and priority   the oldest message is the last
     the hash `unacked`                     what workers have taken: at work, prefetched, or waiting for its time
 
-Over a connection of its own for each reading, with time limits. Other brokers are not read.
+Over a connection of their own for each reading, with time limits. Other brokers are not read.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from otel_shim import queues
 from otel_shim._guard import guarded
+from otel_shim.capture.brokers import LIMIT_SECONDS, Broker
 from otel_shim.capture.deliveries import ENQUEUED_AT, QUEUE, moment
 from otel_shim.queues import QueueReading
 
-_LIMIT_SECONDS = 1.0
 _PAGE = 200
 _MOST_UNACKED = 1000
 """Messages looked at among those that workers have; where there are more, these stand for all."""
-_watched: set[str] = set()
-_lock = threading.Lock()
+_brokers: weakref.WeakKeyDictionary[Any, Broker] = weakref.WeakKeyDictionary()
+"""The broker of each of Celery's applications."""
 _consumer: weakref.ref[Any] | None = None
 
 
 @guarded(default=None)
 def watch(app: Any, queue: str | None) -> None:
     """Read a queue from now on, if this process does not yet."""
-    if queue is None or queue in _watched:
-        return
-    with _lock:
-        _watched.add(queue)
-    queues.register(queue, partial(_read, app, queue))
+    if queue is not None:
+        broker = _brokers.get(app)
+        if broker is None:
+            broker = _brokers[app] = Broker(partial(_read, weakref.ref(app)))
+        broker.watch(queue)
 
 
 def serve(consumer: Any) -> None:
@@ -46,27 +44,30 @@ def serve(consumer: Any) -> None:
     global _consumer
     _consumer = weakref.ref(consumer)
     for queue in list(consumer.app.amqp.queues.consume_from):
-        watch(consumer.app, queues.label(queue))
+        watch(consumer.app, queue)
 
 
 def forget() -> None:
     """Read none of them any more; for tests."""
     global _consumer
     _consumer = None
-    for queue in _watched:
-        queues.forget(queue)
-    _watched.clear()
+    for broker in list(_brokers.values()):
+        broker.forget()
+    _brokers.clear()
 
 
-def _read(app: Any, queue: str) -> QueueReading:
+def _read(held: weakref.ref[Any], names: Iterable[str]) -> dict[str, QueueReading]:
+    app = held()
+    if app is None:
+        return {}
     busy, workers = _pool()
-    limits = {"socket_timeout": _LIMIT_SECONDS, "socket_connect_timeout": _LIMIT_SECONDS}
-    connection = app.connection_for_read(connect_timeout=_LIMIT_SECONDS, transport_options=limits)
+    limits = {"socket_timeout": LIMIT_SECONDS, "socket_connect_timeout": LIMIT_SECONDS}
+    connection = app.connection_for_read(connect_timeout=LIMIT_SECONDS, transport_options=limits)
     with connection:
         if connection.transport.driver_type != "redis":
-            return QueueReading(busy=busy, workers=workers)
+            return {name: QueueReading(busy=busy, workers=workers) for name in names}
         with connection.channel() as channel:
-            return _on_redis(channel, queue, busy, workers)
+            return {name: _on_redis(channel, name, busy, workers) for name in names}
 
 
 def _pool() -> tuple[int, int]:

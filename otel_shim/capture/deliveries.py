@@ -84,6 +84,8 @@ class Sending:
 
     def __init__(self, system: str, job: str, arrives: bool) -> None:
         self.queue: str | None = None
+        self.to_name = ""
+        """The queue's own name, where that is no label."""
         self._arrives = arrives
         attributes = {
             MESSAGING_SYSTEM: system,
@@ -98,6 +100,7 @@ class Sending:
     @guarded(default=None)
     def to(self, queue: str, message_id: Any) -> None:
         """Say into which queue it goes."""
+        self.to_name = queue
         self.queue = queues.label(queue)
         self.span.set_attribute(MESSAGING_DESTINATION_NAME, self.queue)
         self.span.set_attribute(semconv.SAAS_QUEUE_NAME, self.queue)

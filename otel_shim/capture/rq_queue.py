@@ -3,31 +3,28 @@
     rq:queue:<name>           a list of ids, the oldest first; each job knows when it was put in
     wip, scheduled, deferred, failed   registries of the queue
 
-Over a connection of its own for each reading, with time limits. Nothing is cleaned up or changed, which
+Over a connection of their own for each reading, with time limits. Nothing is cleaned up or changed, which
 RQ's own ``count`` of a registry does.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
-from otel_shim import queues
 from otel_shim._guard import guarded
+from otel_shim.capture.brokers import LIMIT_SECONDS, Broker
 from otel_shim.capture.deliveries import moment
 from otel_shim.queues import QueueReading
 
-_LIMIT_SECONDS = 1.0
 _HEADS = 5
 """Ids looked at from the head: a job may be gone, and one put at the front is younger than the next."""
-_watched: set[str] = set()
-_lock = threading.Lock()
+_queues: dict[str, Any] = {}
+"""RQ's own objects for the queues, by name."""
 _workers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 """The workers and the processes that they are in: RQ forks, and a child has its parent's objects."""
 
@@ -35,12 +32,8 @@ _workers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 @guarded(default=None)
 def watch(queue: Any) -> None:
     """Read a queue from now on, if this process does not yet."""
-    name = queues.label(queue.name)
-    if name in _watched:
-        return
-    with _lock:
-        _watched.add(name)
-    queues.register(name, partial(_read, queue))
+    if queue.name not in _queues and _broker.watch(queue.name):
+        _queues[queue.name] = queue
 
 
 @guarded(default=None)
@@ -53,28 +46,41 @@ def serve(worker: Any) -> None:
 
 def forget() -> None:
     """Read none of them any more; for tests."""
-    for name in _watched:
-        queues.forget(name)
-    _watched.clear()
+    _broker.forget()
+    _queues.clear()
     _workers.clear()
 
 
-def _read(queue: Any) -> QueueReading:
+def _read(names: Iterable[str]) -> dict[str, QueueReading]:
+    """A reading of each; those of one Redis over one connection."""
+    found: dict[str, QueueReading] = {}
+    of_pool: dict[int, list[Any]] = {}
+    for queue in filter(None, map(_queues.get, names)):
+        of_pool.setdefault(id(queue.connection.connection_pool), []).append(queue)
+    for together in of_pool.values():
+        with _client(together[0].connection) as client:
+            found.update({queue.name: _ask(client, queue) for queue in together})
+    return found
+
+
+_broker = Broker(_read)
+
+
+def _ask(client: Any, queue: Any) -> QueueReading:
     busy, workers = _busy(queue.name)
-    with _client(queue.connection) as client:
-        with client.pipeline(transaction=False) as pipe:
-            pipe.llen(queue.key)
-            for registry in (
-                queue.started_job_registry,
-                queue.scheduled_job_registry,
-                queue.deferred_job_registry,
-                queue.failed_job_registry,
-            ):
-                pipe.zcard(registry.key)
-            pipe.lrange(queue.key, 0, _HEADS - 1)
-            ready, started, scheduled, deferred, failed, heads = pipe.execute()
-        keys = [queue.job_class.key_for(_text(job_id)) for job_id in heads]
-        age = oldest_age((client.hget(key, "enqueued_at") for key in keys), time.time())
+    with client.pipeline(transaction=False) as pipe:
+        pipe.llen(queue.key)
+        for registry in (
+            queue.started_job_registry,
+            queue.scheduled_job_registry,
+            queue.deferred_job_registry,
+            queue.failed_job_registry,
+        ):
+            pipe.zcard(registry.key)
+        pipe.lrange(queue.key, 0, _HEADS - 1)
+        ready, started, scheduled, deferred, failed, heads = pipe.execute()
+    keys = [queue.job_class.key_for(_text(job_id)) for job_id in heads]
+    age = oldest_age((client.hget(key, "enqueued_at") for key in keys), time.time())
     return QueueReading(ready, started, scheduled + deferred, failed, age, busy, workers)
 
 
@@ -106,7 +112,7 @@ def _client(connection: Any) -> Iterator[Any]:
     if type(pool) not in (redis.ConnectionPool, redis.BlockingConnectionPool):
         yield connection  # Sentinel: only its own pool finds the server
         return
-    limits = {"socket_timeout": _LIMIT_SECONDS, "socket_connect_timeout": _LIMIT_SECONDS}
+    limits = {"socket_timeout": LIMIT_SECONDS, "socket_connect_timeout": LIMIT_SECONDS}
     ours = redis.ConnectionPool(
         pool.connection_class,
         **{**pool.connection_kwargs, **limits, "retry": Retry(NoBackoff(), 0)},

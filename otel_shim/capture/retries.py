@@ -146,7 +146,7 @@ def _resume(state: Any) -> None:
     if call is None:
         call = Call(connectors.current())
         setattr(state, _CALL, call)
-    call.attempt = state.attempt_number
+    call.begin(state.attempt_number)
     connectors.use(call)
 
 

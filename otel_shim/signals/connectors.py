@@ -56,20 +56,34 @@ class Call:
         self.spans: list[Span] = []
         self.over_at: int | None = None
         self.recorded = False
+        self._asked: set[str] = set()
+        self._asking: set[str] = set()
         self._context = get_current()
         self._began = time.time_ns()
 
-    def saw(self, span: Span) -> None:
-        """An HTTP span started in it, or in a call inside of it."""
-        if self.outer is not None:
-            self.outer.saw(span)
+    def begin(self, attempt: int) -> None:
+        """Another attempt begins; what the ones before asked for counts as asked again."""
+        self.attempt = attempt
+        self._asked |= self._asking
+        self._asking = set()
+
+    def saw(self, span: Span) -> int:
+        """An HTTP span started in it, or in a call inside of it; gives how often that was asked for before.
+
+        Only the first of its kind in an attempt is a repetition: a worker that was started again and asks the
+        same partner all day repeats nothing.
+        """
+        before = self.outer.saw(span) if self.outer is not None else 0
         if len(self.spans) > _MOST_SPANS:
             self.spans.pop()
         self.spans.append(span)
+        return before + self._repeats(str(_said(span, URL_FULL)))
 
-    def resends(self) -> int:
-        """How often the request at work was made before, in all calls that it is part of."""
-        return self.attempt - 1 + (self.outer.resends() if self.outer is not None else 0)
+    def _repeats(self, url: str) -> int:
+        if url in self._asking or len(self._asking) >= _MOST_SPANS:
+            return 0
+        self._asking.add(url)
+        return self.attempt - 1 if url in self._asked else 0
 
     def repeated(self) -> list[Span]:
         """The spans of the request that was made last: with another address, it was redirected."""
@@ -95,9 +109,9 @@ class Call:
 class Sending(Call):
     """A call whose attempts are known by its HTTP spans alone."""
 
-    def resends(self) -> int:
-        """As ever, the requests that this one redirects or logs in for included, as the conventions have it."""
-        return len(self.spans) - 1 + (self.outer.resends() if self.outer is not None else 0)
+    def _repeats(self, url: str) -> int:
+        """All before it, the requests that were redirected or wanted a login included, as conventions say."""
+        return len(self.spans) - 1
 
 
 def _said(span: Span, key: str) -> Any:
@@ -153,9 +167,9 @@ class _Notices(SpanProcessor):
 @guarded(default=None)
 def _notice(call: Call, span: Span) -> None:
     if HTTP_REQUEST_METHOD in (span.attributes or {}):
-        call.saw(span)
-        if resends := call.resends():
-            span.set_attribute(HTTP_REQUEST_RESEND_COUNT, resends)
+        before = call.saw(span)
+        if before:
+            span.set_attribute(HTTP_REQUEST_RESEND_COUNT, before)
 
 
 def http_duration(meters: metrics.MeterProvider, scope: str) -> metrics.Histogram:

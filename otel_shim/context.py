@@ -21,6 +21,7 @@ from opentelemetry.context import Context, create_key, get_value, set_value
 from opentelemetry.sdk.trace import Span
 from opentelemetry.semconv.attributes.http_attributes import HTTP_REQUEST_METHOD, HTTP_ROUTE
 from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
     Link,
     NonRecordingSpan,
     SpanKind,
@@ -85,11 +86,18 @@ class Inbound:
         """The request is over, its background tasks included.
 
         What refers to each other is taken apart, so that a request is freed when it ends, not when
-        the garbage collector next looks: its state may hold a database session.
+        the garbage collector next looks: its state may hold a database session. Contexts live on, in timers
+        of the server for one, and their span with them: all that they still say is that the work is over.
         """
         self.open = False
-        if self.root is not None:
-            self.root.inbound = None
+        root = self.root
+        if root is None:
+            return
+        root.inbound = None
+        span = root.span()
+        if span is not None and not span.is_recording():
+            settle(span, _OVER)
+            self.root = _OVER.root
 
 
 class Scope:
@@ -305,6 +313,19 @@ class LocalRoot:
             if (place := place_of(span)) is not None:
                 self.mix(span, place)
         self._amend_early({}, attributes.IDENTITY_KEYS)
+
+
+class _Ended(NonRecordingSpan):
+    kind = SpanKind.SERVER
+
+
+def _over() -> Place:
+    """The place of a span whose work is over, whoever it was for."""
+    root = LocalRoot(cast(Span, _Ended(INVALID_SPAN_CONTEXT)), None, None)
+    return Place(root, root.scope, root.scope, None)
+
+
+_OVER = _over()
 
 
 def _carries(span: Span, scope: Scope) -> bool:

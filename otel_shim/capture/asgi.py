@@ -82,10 +82,10 @@ class Capture:
         finally:
             if span is not None:
                 span.over()
-            inbound.close()
-            _end(scope)
             if exchange and not exchange.done:
                 exchange.over()
+            inbound.close()
+            _end(scope)
             detach(token)
         return None
 

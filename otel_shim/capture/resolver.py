@@ -127,7 +127,7 @@ class Resolution:
 
     def _apply(self, best: Mapping[str, tuple[Source, str]]) -> None:
         root = self._inbound.root
-        if root is None:
+        if root is None or not self._inbound.open:
             return
         for field, (source, _) in best.items():
             self._ranks[field] = source.rank

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
+import otel_shim
 from otel_shim import context, counters
 from otel_shim.capture.asgi import RESOLUTION, Capture
 from otel_shim.capture.resolver import Resolver
@@ -224,3 +227,31 @@ async def test_telemetry_is_flushed_when_the_application_shuts_down(
 
     assert len(await _handle(app, {"type": "lifespan"})) == 2
     assert order == ["serving", "flushed"]
+
+
+async def test_a_context_that_outlives_its_request_keeps_little(telemetry: Telemetry) -> None:
+    """A server's timers hold contexts of requests that ended: what was known of them is gone, their ids stay."""
+    kept: list[contextvars.Context] = []
+    roots: list[weakref.ref[Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with trace.get_tracer("x").start_as_current_span("GET", kind=SpanKind.SERVER):
+            otel_shim.bind(org_id="acme", user_id="ada")
+            root = context.current_root()
+            assert root is not None
+            roots.append(weakref.ref(root))
+            kept.append(contextvars.copy_context())
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    await _handle(app, _scope())
+    assert roots[0]() is None
+    later = telemetry.tracer()
+    kept[0].run(lambda: later.start_span("later", kind=SpanKind.SERVER).end())
+    assert kept[0].run(otel_shim.current_identity) == otel_shim.Identity()
+    kept[0].run(lambda: otel_shim.bind(org_id="globex"))
+    assert counters.snapshot() == {"bind_without_root": 1}
+    request, after = telemetry.spans()
+    assert after.parent == request.context
+    assert "saas.org.id" not in telemetry.span("later")
+    assert "saas.request.id" not in telemetry.span("later")
+    assert context.opened_outside(None) is None

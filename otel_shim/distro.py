@@ -40,7 +40,7 @@ from opentelemetry.semconv._incubating.attributes.telemetry_attributes import (
 )
 from opentelemetry.util._importlib_metadata import EntryPoint
 
-from otel_shim import _sdk_compat, attributes, context, jobs, pseudonym, steering
+from otel_shim import _sdk_compat, attributes, context, jobs, pseudonym, startup, steering
 from otel_shim._guard import guarded, logger
 from otel_shim.capture import deliveries, fastapi, httpx, sqlalchemy, starlette
 from otel_shim.capture.asgi import Capture
@@ -212,6 +212,7 @@ def post_instrument() -> None:
     if not wired.active:
         return
     steering.release()
+    startup.launched()
     logger.info("otel-shim is active in process %d", os.getpid())
 
 

@@ -1,7 +1,6 @@
 """A run of APScheduler: in the thread, process or task of the job.
 
-What runs a job is pickled for a process pool, so it is a plain function here. A run starts in an empty
-context: the scheduler's thread has that of whoever started it, a task that of whoever added the job.
+A run starts in an empty context: the scheduler's thread has that of whoever started it, a task that of whoever added the job.
 """
 
 from __future__ import annotations
@@ -19,32 +18,11 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from otel_shim import _semconv as semconv
 from otel_shim import context, jobs
 from otel_shim._guard import guarded
+from otel_shim.capture.scheduled import RunTimes
 from otel_shim.jobs import Course, Run, Work
 from otel_shim.signals import flushing
 
 _MISSED, _ERROR = 1 << 14, 1 << 13  # EVENT_JOB_MISSED, EVENT_JOB_ERROR
-
-
-class RunTimes(list[datetime]):
-    """When runs were due, and what the scheduler's process knows of them; pickled with the job."""
-
-    name = ""
-    trigger = semconv.SAAS_JOB_TRIGGER_SCHEDULE
-    since = 0.0
-    """When this process began to schedule; what was due before is caught up."""
-    link: tuple[int, int, int] | None = None
-    """Trace, span and flags of what asked for the job."""
-
-    def run(self, due: datetime) -> Run:
-        """The run that was due at a time."""
-        late = due.timestamp() < self.since
-        return Run(
-            self.name,
-            semconv.SAAS_JOB_SYSTEM_APSCHEDULER,
-            semconv.SAAS_JOB_TRIGGER_CATCH_UP if late else self.trigger,
-            due,
-            link=_link(self.link),
-        )
 
 
 class Report(NamedTuple):
@@ -61,8 +39,8 @@ class Events(list[Any]):
     reports: tuple[Report, ...] = ()
 
 
-def run_job(job: Any, jobstore_alias: str, run_times: list[datetime], logger_name: str) -> Any:
-    """``apscheduler.executors.base.run_job``, each run as one of ``jobs``."""
+def run_jobs(job: Any, jobstore_alias: str, run_times: list[datetime], logger_name: str) -> Any:
+    """What ``scheduled.run_job`` does, when all is imported."""
     from apscheduler.executors import base  # noqa: PLC0415
 
     found = Events()
@@ -147,12 +125,24 @@ class _Attempt:
             self.reports = (Report(work.run.scheduled_time, course, told),)
 
 
+def run_of(times: RunTimes, due: datetime) -> Run:
+    """The run that was due at a time."""
+    late = due.timestamp() < times.since
+    return Run(
+        times.name,
+        semconv.SAAS_JOB_SYSTEM_APSCHEDULER,
+        semconv.SAAS_JOB_TRIGGER_CATCH_UP if late else times.trigger,
+        due,
+        link=_link(times.link),
+    )
+
+
 @guarded(default=None)
 def _run_of(job: Any, times: list[datetime], due: datetime) -> Run | None:
     """The run that is due; without what the scheduler adds, as much as the job itself tells."""
     if not isinstance(times, RunTimes):
         times = described(RunTimes(times), job)
-    return times.run(due)
+    return run_of(times, due)
 
 
 @guarded(default=False)

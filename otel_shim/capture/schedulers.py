@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -18,9 +19,10 @@ from opentelemetry.trace import SpanContext
 from otel_shim import _semconv as semconv
 from otel_shim import jobs, schedule
 from otel_shim._guard import guarded
-from otel_shim.capture import scheduled_runs
+from otel_shim.capture import scheduled, scheduled_runs
 from otel_shim.capture.patches import Patches
-from otel_shim.capture.scheduled_runs import RunTimes, described
+from otel_shim.capture.scheduled import RunTimes
+from otel_shim.capture.scheduled_runs import described, run_of
 from otel_shim.heartbeats import Declaration, heartbeats
 from otel_shim.jobs import Course, Run
 from otel_shim.signals import jobs as job_metrics
@@ -39,7 +41,7 @@ def install(patches: Patches, meters: MeterProvider | None) -> None:
     job_metrics.install(meters)
     put = patches.replace_when_imported
     for module in ("pool", "asyncio", "debug"):
-        put(f"{_EXECUTORS}.{module}", "run_job", scheduled_runs.run_job)
+        put(f"{_EXECUTORS}.{module}", "run_job", scheduled.run_job)
     put(f"{_EXECUTORS}.asyncio", "run_coroutine_job", scheduled_runs.run_coroutine_job)
     wrap = patches.when_imported
     wrap(f"{_EXECUTORS}.base", "BaseExecutor.submit_job", _submit)
@@ -80,6 +82,7 @@ def _describe(executor: Any, job: Any, times: list[datetime]) -> RunTimes | None
     known = described(RunTimes(times), job)
     scheduler = executor._scheduler  # noqa: SLF001 - the executor's only way to it
     known.since = getattr(scheduler, _STARTED, 0.0)
+    known.scheduler = os.getpid()
     known.link = _links.take(job.id, job.trigger)
     _declare(scheduler, job)
     vars(executor).setdefault(_PENDING, _Pending()).add(job.id, known)
@@ -92,9 +95,9 @@ def _refused(executor: Any, job: Any, times: RunTimes, error: BaseException) -> 
     full = type(error).__name__ == "MaxInstancesReachedError"
     for due in times:
         if full:
-            jobs.unstarted(times.run(due), semconv.SAAS_JOB_OUTCOME_SKIPPED)
+            jobs.unstarted(run_of(times, due), semconv.SAAS_JOB_OUTCOME_SKIPPED)
         else:
-            _lost(times.run(due), error)
+            _lost(run_of(times, due), error)
 
 
 def _succeed(wrapped: Any, executor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -109,7 +112,7 @@ def _over(executor: Any, job_id: str, events: Any) -> None:
     times = vars(executor).get(_PENDING, _NOTHING_PENDING).take(job_id, due)
     for report in getattr(events, "reports", ()):
         if times is not None:
-            jobs.took_place(times.run(report.due), report.course)
+            jobs.took_place(run_of(times, report.due), report.course)
 
 
 def _fail(wrapped: Any, executor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -122,7 +125,7 @@ def _fail(wrapped: Any, executor: Any, args: tuple[Any, ...], kwargs: dict[str, 
 def _broken(executor: Any, job_id: str, exc: BaseException, traceback: Any = None) -> None:
     times = vars(executor).get(_PENDING, _NOTHING_PENDING).take(job_id, None)
     for due in times or ():
-        _lost(times.run(due), exc)
+        _lost(run_of(times, due), exc)
 
 
 def _lost(run: Run, error: BaseException) -> None:
@@ -206,7 +209,7 @@ def _find_due(wrapped: Any, job: Any, args: tuple[Any, ...], kwargs: dict[str, A
 @guarded(default=None)
 def _count_coalesced(job: Any, times: list[datetime]) -> None:
     if len(times) > 1 and job.coalesce:
-        run = described(RunTimes(times), job).run(times[0])
+        run = run_of(described(RunTimes(times), job), times[0])
         jobs.unstarted(run, semconv.SAAS_JOB_OUTCOME_MISSED, len(times) - 1)
 
 

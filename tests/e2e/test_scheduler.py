@@ -272,3 +272,66 @@ def test_a_script_of_a_second_delivers_its_heartbeat(
     assert told["saas.job.period", name] == (86400.0, True)
     assert ("saas.job.last_start.timestamp", name) in told
     assert (("saas.job.last_success.timestamp", name) in told) == (not arguments)
+
+
+SLOW = """
+import time
+from opentelemetry.sdk.resources import Resource, ResourceDetector
+time.sleep(2)
+class Slow(ResourceDetector):
+    def detect(self):
+        return Resource({})
+"""
+PATIENT = """
+import threading
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MISSED
+from apscheduler.executors.pool import ProcessPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+def work():
+    pass
+
+if __name__ == "__main__":
+    executors = {"default": ProcessPoolExecutor(1)}
+    scheduler = BackgroundScheduler(executors=executors, timezone="UTC")
+    scheduler.start()
+    over, codes = threading.Event(), []
+
+    def ended(event):
+        codes.append(event.code)
+        if len(codes) == 3:
+            over.set()
+
+    scheduler.add_listener(ended, EVENT_JOB_ERROR | EVENT_JOB_EXECUTED | EVENT_JOB_MISSED)
+    for number in range(3):
+        scheduler.add_job(work, misfire_grace_time=2)
+    assert over.wait(60)
+    scheduler.shutdown()
+    print("executed", codes.count(EVENT_JOB_EXECUTED))
+"""
+
+
+def test_telemetry_that_starts_slowly_makes_no_job_late(
+    scheduler: Environment, tmp_path: Path
+) -> None:
+    """A child that was started for a job is set up first; its jobs are not missed for that."""
+    site, code = tmp_path / "site", tmp_path / "patient.py"
+    (site / "slow-1.dist-info").mkdir(parents=True)
+    (site / "slow.py").write_text(SLOW)
+    (site / "slow-1.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: slow\nVersion: 1\n"
+    )
+    entry = "[opentelemetry_resource_detector]\nslow = slow:Slow\n"
+    (site / "slow-1.dist-info/entry_points.txt").write_text(entry)
+    code.write_text(PATIENT)
+    with collectors.healthy() as fake:
+        env = server.telemetry("patient", fake.url) | {
+            "PYTHONPATH": str(site),
+            "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "slow",
+        }
+        output = run(scheduler, env, tmp_path, str(code))
+        outcomes = [
+            s.attributes["saas.job.outcome"] for s in spans(fake) if s.name.endswith("work")
+        ]
+    assert "executed 3" in output
+    assert outcomes == ["success"] * 3

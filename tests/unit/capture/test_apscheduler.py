@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -32,8 +33,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
 
 import otel_shim
-from otel_shim import counters, jobs
-from otel_shim.capture import scheduled_runs, schedulers
+from otel_shim import counters, jobs, startup
+from otel_shim.capture import scheduled, scheduled_runs, schedulers
 from otel_shim.capture.apscheduler import ApschedulerInstrumentor
 from otel_shim.heartbeats import heartbeats
 from tests.unit.telemetry import Telemetry
@@ -449,3 +450,43 @@ def test_a_fault_of_ours_loses_no_job(
     over.wait()
     assert results == [7]
     assert counters.snapshot()["internal_errors"] > 0
+
+
+# --- what telemetry itself takes ----------------------------------------------------------------------------
+
+
+def _submitted(due: datetime, scheduler: int) -> scheduled.RunTimes:
+    times = scheduled.RunTimes([due])
+    times.scheduler = scheduler
+    return times
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "ready", "grace"),
+    [(True, True, 1 + 3), (True, False, 1), (False, True, 1)],
+    ids=["child-started-for-it", "child-ready-before", "own-process"],
+)
+def test_the_start_of_telemetry_is_not_held_against_a_job(
+    start: Start, monkeypatch: pytest.MonkeyPatch, elsewhere: bool, ready: bool, grace: int
+) -> None:
+    """In a child that was started for a job that may be later; in the scheduler's own process nothing changes."""
+    due = datetime.now(timezone.utc) - timedelta(seconds=2)
+    monkeypatch.setattr(startup, "_pid", os.getpid())
+    monkeypatch.setattr(startup, "_spent", 2.5)
+    monkeypatch.setattr(startup, "_ready_at", due.timestamp() + (1 if ready else -1))
+    job = start().add_job(quick, "interval", hours=1, misfire_grace_time=1)
+    pid = os.getppid() if elsewhere else os.getpid()
+    scheduled.run_job(job, "default", _submitted(due, pid), "apscheduler")
+    assert job.misfire_grace_time == grace
+
+
+def test_a_job_that_may_be_as_late_as_it_likes(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays so."""
+    monkeypatch.setattr(startup, "_ready_at", datetime.now(timezone.utc).timestamp() + 60)
+    monkeypatch.setattr(startup, "_pid", os.getpid())
+    job = start().add_job(quick, "interval", hours=1, misfire_grace_time=None)
+    events = scheduled.run_job(job, "default", _submitted(NOW, os.getppid()), "apscheduler")
+    assert job.misfire_grace_time is None
+    assert [event.retval for event in events] == [7]

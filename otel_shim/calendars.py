@@ -38,6 +38,7 @@ ERROR_TYPES = frozenset(
 )
 """The types of errors that have a name of their own; any other error is named by its class."""
 EMULATED_TOKEN = "fake-"  # noqa: S105 - caldav's mark of a token that it made itself
+_MOST_DIGITS = 16
 _VALID_SYNC_TOKEN = "valid-sync-token"  # noqa: S105 - RFC 6578, section 3.2
 _OF_STATUS = {
     **dict.fromkeys((401, 403, 407), AUTH),
@@ -224,6 +225,12 @@ def status_of(error: BaseException) -> int | None:
 def _preconditions(error: BaseException) -> Iterable[object]:
     found = getattr(error, "preconditions", None)
     return found if isinstance(found, (list, tuple)) else ()
+
+
+def size(header: object, read: int) -> int:
+    """Bytes of a body as its header announces them, where it is a sensible number; else as they were read."""
+    text = str(header) if header is not None else ""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < _MOST_DIGITS else read
 
 
 def without_login(url: str) -> str:

@@ -22,10 +22,9 @@ _HEAD = 4096
 _HEADER = 65_536
 _BEGIN = re.compile(rb"(?im)^(?:\xef\xbb\xbf)?[ \t]*BEGIN:VCALENDAR\b")
 _ITEM = re.compile(rb"(?im)^BEGIN:(?:VEVENT|VTODO|VJOURNAL|VFREEBUSY)\b")
-_END = re.compile(rb"(?im)^END:(?:VEVENT|VTODO|VJOURNAL|VFREEBUSY|VCALENDAR)\b")
-_STAMP = re.compile(rb"(?im)^DTSTAMP[^\n]*\n")
-_IDENTITY = re.compile(rb"(?im)^(?:UID|RECURRENCE-ID)[;:][^\n]*")
+_STAMP = re.compile(rb"(?i)\nDTSTAMP[^\n]*")
 _INTERVAL = re.compile(rb"(?im)^(?:REFRESH-INTERVAL|X-PUBLISHED-TTL)[;:][^\n]*?(P[0-9WDTHMS]+)\s*$")
+_FOLDS = (b" ", b"\t")
 _DURATION = re.compile(r"P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
 _SECONDS = (604_800, 86_400, 3600, 60, 1)
 _PRINTABLE = bytes(range(0x21, 0x7F))
@@ -63,14 +62,26 @@ def fingerprint(content: str | bytes) -> tuple[int, int]:
 
 def snapshot(body: bytes) -> dict[int, int]:
     """The items of a feed; when they were exported (DTSTAMP) is no part of their content."""
-    _, *pieces = _ITEM.split(_STAMP.sub(b"", body))
-    found: dict[int, int] = {}
-    for piece in pieces:
-        end = _END.search(piece)
-        item = piece[: end.start()] if end is not None else piece
-        names = _IDENTITY.findall(item)
-        found[hash(tuple(sorted(names))) if names else hash(item)] = hash(item)
-    return found
+    end = body.rfind(b"END:VCALENDAR")
+    _, *items = _ITEM.split(_STAMP.sub(b"", body[:end] if end >= 0 else body))
+    return {_key(item): hash(item) for item in items}
+
+
+def _key(item: bytes) -> int:
+    """What an item is known by: its UID, and which recurrence it is; without a UID, its content."""
+    uid = _line(item, b"\nUID")
+    return hash((uid, _line(item, b"\nRECURRENCE-ID"))) if uid else hash(item)
+
+
+def _line(item: bytes, name: bytes) -> bytes:
+    """A line with those that continue it (RFC 5545, 3.1); empty where there is none of this name."""
+    start = item.find(name)
+    if start < 0:
+        return b""
+    end = item.find(b"\n", start + 1)
+    while end >= 0 and item[end + 1 : end + 2] in _FOLDS:
+        end = item.find(b"\n", end + 1)
+    return item[start:end] if end >= 0 else item[start:]
 
 
 def compare(before: Snapshot | None, after: Snapshot) -> Items:
@@ -87,7 +98,8 @@ def compare(before: Snapshot | None, after: Snapshot) -> Items:
 
 def interval(body: bytes) -> float | None:
     """Seconds after which a feed wants to be asked again: REFRESH-INTERVAL (RFC 7986, 5.7) or X-PUBLISHED-TTL."""
-    found = _INTERVAL.search(body[:_HEADER])
+    first = body.find(b"BEGIN:VEVENT", 0, _HEADER)
+    found = _INTERVAL.search(body[: first if first >= 0 else _HEADER])
     return seconds_of(found.group(1).decode("ascii").upper()) if found is not None else None
 
 

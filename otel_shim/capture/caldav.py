@@ -145,7 +145,7 @@ class Caldav:
     @guarded(default=None)
     def _begin_request(
         self, client: Any, url: Any, method: str = "GET", *_: Any, **__: Any
-    ) -> calendar_requests.Request | None:
+    ) -> calendar_requests.AnyRequest | None:
         address = str(url)
         if "//" not in address:
             address = str(client.url)
@@ -154,7 +154,7 @@ class Caldav:
     @guarded(default=None)
     def _answered(
         self,
-        request: calendar_requests.Request,
+        request: calendar_requests.AnyRequest,
         response: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -240,10 +240,8 @@ def _deleted(result: Any) -> Collection[Any]:
 
 def _received(response: Any) -> int:
     """Bytes of the body as the server sent them, else as they were read."""
-    length = response.headers.get("Content-Length")
-    if length is not None and length.isdigit():
-        return int(length)
-    return len(response._raw or b"")  # noqa: SLF001 - read only; there is no public way to its length
+    read = len(response._raw or b"")  # noqa: SLF001 - read only; there is no public way to its length
+    return calendars.size(response.headers.get("Content-Length"), read)
 
 
 def _conditional(

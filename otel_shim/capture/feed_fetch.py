@@ -5,6 +5,7 @@ The clients differ little in their responses; what differs is asked for here.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -49,6 +50,7 @@ class Memory:
     def __init__(self) -> None:
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._items = 0
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -62,12 +64,13 @@ class Memory:
 
     def learn(self, address: str, known: Known) -> None:
         """Remember it, and forget others where there are too many."""
-        self._items += len(known.items or ()) - len(self.of(address).items or ())
-        self._known[address] = known
-        self._known.move_to_end(address)
-        while len(self._known) > 1 and self._is_full():
-            _, gone = self._known.popitem(last=False)
-            self._items -= len(gone.items or ())
+        with self._lock:
+            self._items += len(known.items or ()) - len(self.of(address).items or ())
+            self._known[address] = known
+            self._known.move_to_end(address)
+            while len(self._known) > 1 and self._is_full():
+                _, gone = self._known.popitem(last=False)
+                self._items -= len(gone.items or ())
 
     def _is_full(self) -> bool:
         return len(self._known) > _MOST_FEEDS or self._items > _MOST_ITEMS
@@ -117,7 +120,8 @@ class Fetch:
         return error is None
 
     def _count(self, response: Any) -> None:
-        received, redirects = _received(response, self.body), getattr(response, "history", None)
+        received = calendars.size(response.headers.get("content-length"), len(self.body or b""))
+        redirects = getattr(response, "history", None)
         if self.request is not None:
             with self.running.current():
                 self.request.answered(response.status_code, received)
@@ -187,11 +191,6 @@ def _body(response: Any) -> bytes | None:
     return body if isinstance(body, bytes) and len(body) <= feeds.LARGEST else None
 
 
-def _received(response: Any, body: bytes | None) -> int:
-    length = str(response.headers.get("content-length") or "")
-    return int(length) if length.isdigit() else len(body or b"")
-
-
 def _modified(response: Any) -> float | None:
     """When the feed changed, as its server says."""
     text = response.headers.get("last-modified")
@@ -203,8 +202,8 @@ def _modified(response: Any) -> float | None:
 
 def _failed_items(found: Any) -> int:
     calendars_found = found if isinstance(found, list) else [found]
-    return sum(
-        any(part.errors for part in item.walk())
-        for calendar in calendars_found
-        for item in calendar.subcomponents
-    )
+    return sum(_has_errors(item) for each in calendars_found for item in each.subcomponents)
+
+
+def _has_errors(component: Any) -> bool:
+    return bool(component.errors) or any(_has_errors(each) for each in component.subcomponents)

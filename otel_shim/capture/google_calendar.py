@@ -10,9 +10,10 @@ https://developers.google.com/workspace/calendar/api/guides/sync
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from otel_shim.calendars import Items
 from otel_shim.capture.patches import Patches
 from otel_shim.capture.unfinished import SECONDS, Unfinished, conclude_at_exit
 from otel_shim.signals import calendar_logs, calendar_requests
-from otel_shim.signals.calendar_requests import Request
+from otel_shim.signals.calendar_requests import AnyRequest
 from otel_shim.signals.calendars import Recorder, Running, recorder, running_now
 
 _PROVIDER = semconv.SAAS_CALENDAR_PROVIDER_GOOGLE
@@ -84,6 +85,7 @@ class GoogleCalendar:
         self._unfinished: Unfinished[Listing] = Unfinished(Listing.abandoned, seconds)
         self._seen: OrderedDict[str, bool] = OrderedDict()
         """Calendars that were listed, and whether their token has been lost since."""
+        self._lock = threading.Lock()
 
     def finish(self) -> None:
         """Conclude what no further page was asked for."""
@@ -169,8 +171,9 @@ class GoogleCalendar:
 
     @guarded(default=None)
     def _continue(self, page: Page, listing: Listing, found: Any) -> None:
-        listing.add(found)
-        following = found.get("nextPageToken")
+        page_found = found if isinstance(found, dict) else {}
+        listing.add(page_found)
+        following = page_found.get("nextPageToken")
         if following:
             self._unfinished.put((page.address, following), listing)
         else:
@@ -186,7 +189,7 @@ class GoogleCalendar:
         listing.running.end(kind)
 
     def _remember(self, address: str, *, lost: bool) -> None:
-        if address:
+        with self._lock:
             self._seen[address] = lost
             self._seen.move_to_end(address)
             if len(self._seen) > _MOST_CALENDARS:
@@ -200,9 +203,10 @@ class Listing:
         self.running = running
         self._until = time.perf_counter()
 
-    def add(self, page: Any) -> None:
+    def add(self, page: Mapping[str, Any]) -> None:
         """Take in the events of a page; those cancelled are gone."""
-        events = page.get("items") or ()
+        listed = page.get("items")
+        events = [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []
         gone = sum(1 for event in events if event.get("status") == "cancelled")
         found = calendars.listed_items(self.running.mode, len(events), gone)
         so_far = self.running.items
@@ -222,7 +226,7 @@ class Listing:
 class Watched:
     """One request of the client while it is made: its answer, its repetitions and its waits."""
 
-    def __init__(self, request: Any, span: Request) -> None:
+    def __init__(self, request: Any, span: AnyRequest) -> None:
         self.span = span
         self._request = request
         self._answer: Any = None
@@ -255,9 +259,8 @@ class Watched:
     def answered(self) -> None:
         """The answer was good."""
         answer = self._answer or {}
-        length = str(answer.get("content-length") or "")
         status = getattr(answer, "status", 200)
-        self.span.answered(status, int(length) if length.isdigit() else 0)
+        self.span.answered(status, calendars.size(answer.get("content-length"), 0))
 
 
 @guarded(default=None)

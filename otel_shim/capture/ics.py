@@ -106,12 +106,16 @@ class Feeds:
         self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """``Session.request`` of requests and niquests."""
+        if calendar_requests.in_request():  # caldav's own, which may be many
+            return wrapped(*args, **kwargs)
         return self._fetch(_requests(client, *args, **kwargs), wrapped, args, kwargs)
 
     async def async_requested(
         self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """``AsyncSession.request`` of niquests."""
+        if calendar_requests.in_request():
+            return await wrapped(*args, **kwargs)
         return await self._async_fetch(_requests(client, *args, **kwargs), wrapped, args, kwargs)
 
     def _fetch(
@@ -150,9 +154,10 @@ class Feeds:
         fetch = self._started(asked)
         if fetch is not None:
             with fetch.running.current():
-                fetch.request = calendar_requests.begin(
+                request = calendar_requests.begin(
                     self._recorder, asked.method, asked.url, asked.client
                 )
+            fetch.request = request if isinstance(request, calendar_requests.Request) else None
         return fetch
 
     def _expects(self, asked: Asked) -> bool:

@@ -47,6 +47,13 @@ _METHODS = frozenset(
 _OTHER = "_OTHER"
 
 
+class Asked(NamedTuple):
+    """What is asked of a server."""
+
+    method: str
+    url: str
+
+
 class Target(NamedTuple):
     """What may be said of an address: its server, and that there was a path."""
 
@@ -82,18 +89,23 @@ class Request:
     )
 
     def __init__(
-        self, recorder: Recorder, method: str, url: str, client: object, running: Running | None
+        self,
+        recorder: Recorder,
+        asked: Asked,
+        client: object,
+        running: Running | None,
+        began: float | None = None,
     ) -> None:
-        self._began = time.perf_counter()
+        self._began = time.perf_counter() if began is None else began
         self._recorder = recorder
         self._running = running
-        self._method = method if method in _METHODS else _OTHER
-        self._target = target(url)
+        self._method = _known(asked.method)
+        self._target = target(asked.url)
         self._open = True
         self._token: Token[Context] | None = None
         self._span: Span | None = None
         self.client = client
-        if running is None or running.requests < MOST_SPANS:
+        if began is None:
             self._span = self._start()
 
     def _start(self) -> Span:
@@ -162,6 +174,49 @@ class Request:
         self._recorder.requested(exchanged, seconds, at)
 
 
+class Counted:
+    """A request of a crowded synchronisation: it has a span only if it fails."""
+
+    __slots__ = ("_asked", "_began", "_recorder", "_running")
+
+    def __init__(self, recorder: Recorder, asked: Asked, running: Running) -> None:
+        self._recorder, self._asked, self._running = recorder, asked, running
+        self._began = time.perf_counter()
+
+    def __enter__(self) -> Counted:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self.failed(error)
+
+    @guarded(default=None)
+    def answered(self, status: int, received: int) -> None:
+        """The server answered, with so many bytes of a body."""
+        if status >= 400:
+            return self._request().answered(status, received)
+        seconds = time.perf_counter() - self._began
+        scheme, host, port, _ = target(self._asked.url)
+        exchanged = Exchanged(_known(self._asked.method), scheme, host, port, status, None)
+        return self._running.count(exchanged, seconds, received)
+
+    @guarded(default=None)
+    def failed(self, error: BaseException) -> None:
+        """There was no answer, or one that its library makes an error."""
+        self._request().failed(error)
+
+    def _request(self) -> Request:
+        return Request(self._recorder, self._asked, None, self._running, self._began)
+
+
+AnyRequest = Request | Counted
+"""With a span or without."""
+
+
+def _known(method: str) -> str:
+    return method if method in _METHODS else _OTHER
+
+
 def _conclude(span: Span, status: int | None, error: str | None) -> None:
     if status is not None:
         span.set_attribute(HTTP_RESPONSE_STATUS_CODE, status)
@@ -171,22 +226,30 @@ def _conclude(span: Span, status: int | None, error: str | None) -> None:
     span.end()
 
 
-def in_request(at: Context | None) -> bool:
-    """Whether a point of the program is in the middle of a request to a calendar."""
-    return get_value(_REQUEST, at) is not None
+def in_request(at: Context | None = None) -> bool:
+    """Whether a point of the program is in the middle of a synchronisation, or of a request to a calendar."""
+    return running_now(at) is not None or get_value(_REQUEST, at) is not None
+
+
+def crowded(running: Running) -> bool:
+    """Whether a synchronisation has so many requests that further ones have spans only where they fail."""
+    return running.requests >= MOST_SPANS
 
 
 @guarded(default=None)
-def begin(recorder: Recorder, method: str, url: str, client: object) -> Request | None:
+def begin(recorder: Recorder, method: str, url: str, client: object) -> AnyRequest | None:
     """Start a request; None where nothing is to be recorded.
 
     A request inside of one by the same client repeats it, after the server asked for a login (401).
     """
+    asked = Asked(method, url)
     here = get_current()
     running = running_now(here)
+    if running is not None and crowded(running):
+        return Counted(recorder, asked, running)
     outer = cast("Request | None", get_value(_REQUEST, here))
     if outer is not None and outer.client is client:
         outer.answered(401, 0)
     elif running is None and not is_http_instrumentation_enabled():
         return None
-    return Request(recorder, method, url, client, running)
+    return Request(recorder, asked, client, running)

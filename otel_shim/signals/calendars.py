@@ -209,7 +209,7 @@ class Running:
     __slots__ = (
         *("age", "calendar", "conflicts", "failed", "items", "mode", "open", "received"),
         *("requests", "span", "stale", "token_lost", "wait"),
-        *("_began", "_context", "_hash", "_key", "_recorder"),
+        *("_began", "_context", "_counted", "_hash", "_key", "_recorder"),
     )
 
     def __init__(
@@ -225,7 +225,9 @@ class Running:
         self.open = True
         self._recorder = recorder
         self._began = began
+        self._counted: list[tuple[Exchanged, float]] = []
         inside = context.with_operation(OPERATION, set_span_in_context(span))
+        inside = _sdk_compat.without_http_spans(inside)  # the requests have spans of ours
         self._context = set_value(_RUNNING, self, inside)
         self._hash, self._key = self._whose()
         if self._key is not None:
@@ -245,6 +247,12 @@ class Running:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.end(calendars.error_type(error) if error is not None else None)
+
+    def count(self, exchanged: Exchanged, seconds: float, received: int) -> None:
+        """Count a request that has no span; it is measured at the end, all together, which costs less."""
+        self.requests += 1
+        self.received += received
+        self._counted.append((exchanged, seconds))
 
     @property
     def delay(self) -> float | None:
@@ -266,6 +274,8 @@ class Running:
         if error is not None:
             self.span.set_status(Status(StatusCode.ERROR))
         at = time.perf_counter() if at is None else at
+        for exchanged, seconds in self._counted:
+            self._recorder.requested(exchanged, seconds, self.span)
         self.span.end(clock(at))
         self._recorder.ended(sync, at - self._began, self.span)
         if sync.complete() and self._key is not None:

@@ -142,6 +142,24 @@ def test_names_of_types_are_documented() -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "size"),
+    [
+        ("170", 170),
+        (170, 170),
+        (None, 7),
+        ("", 7),
+        ("-1", 7),
+        ("²", 7),
+        ("9" * 5000, 7),
+        ("1e3", 7),
+    ],
+)
+def test_announced_sizes_are_hostile(header: object, size: int) -> None:
+    """Only a sensible number counts."""
+    assert calendars.size(header, 7) == size
+
+
+@pytest.mark.parametrize(
     ("url", "kept"),
     [
         ("https://alice:secret@h/x/?a=1#f", "https://h/x/?a=1"),

@@ -84,6 +84,12 @@ def test_occurrences_are_items_of_their_own() -> None:
     assert len(feeds.snapshot(feed(event("a"), moved, alarm))) == 3
 
 
+def test_long_uids_are_read_to_their_end() -> None:
+    """Those of Outlook begin alike and go on in the next line."""
+    uids = (f"{'0400' * 17}\r\n {number}" for number in range(3))
+    assert len(feeds.snapshot(feed(*(event(uid) for uid in uids)))) == 3
+
+
 @pytest.mark.parametrize(
     ("head", "seconds"),
     [

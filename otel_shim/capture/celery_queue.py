@@ -24,6 +24,8 @@ from otel_shim.queues import QueueReading
 _PAGE = 200
 _MOST_UNACKED = 1000
 """Messages looked at among those that workers have; where there are more, these stand for all."""
+_MOST_BYTES = 4 << 20
+"""Of messages looked at in one reading, and of one message: they hold the tasks' arguments."""
 _brokers: weakref.WeakKeyDictionary[Any, Broker] = weakref.WeakKeyDictionary()
 """The broker of each of Celery's applications."""
 _consumer: weakref.ref[Any] | None = None
@@ -114,9 +116,11 @@ def _on_redis(channel: Any, queue: str, busy: int, workers: int) -> QueueReading
 
 def _taken(client: Any, key: str, total: int, queue: str) -> Taken:
     messages: list[bytes] = []
+    size = 0
     for _, value in client.hscan_iter(key, count=_PAGE) if total else ():
         messages.append(value)
-        if len(messages) >= _MOST_UNACKED:
+        size += len(value)
+        if len(messages) >= _MOST_UNACKED or size >= _MOST_BYTES:
             break
     found = of_queue(messages, queue, time.time())
     share = max(1.0, total / len(messages)) if messages else 1.0
@@ -149,7 +153,9 @@ def of_queue(messages: Iterable[bytes], queue: str, now: float) -> Taken:
 
 
 def _parsed(message: bytes) -> Any:
-    """A message as it is in Redis; None for what is none."""
+    """A message as it is in Redis; None for what is none, and for one that takes long to read."""
+    if len(message) > _MOST_BYTES:
+        return None
     try:
         return json.loads(message)
     except (ValueError, RecursionError):

@@ -39,8 +39,8 @@ from otel_shim import _semconv as semconv
 from otel_shim._guard import guarded
 from otel_shim.jobs import Run, Work
 from otel_shim.model import Scalar
+from otel_shim.signals import jobs as job_metrics
 from otel_shim.signals import queues as queue_metrics
-from otel_shim.signals.jobs import JobMetrics
 
 ENQUEUED_AT = "saas-enqueued-at"
 """Header of a message: when it was put into its queue, in seconds since 1970."""
@@ -67,8 +67,7 @@ def relation() -> str:
 def record(meters: MeterProvider) -> None:
     """Record queues and jobs with the meters of a provider; what records them already goes on."""
     queue_metrics.install(meters)
-    before = jobs.use_recorder(None)
-    jobs.use_recorder(before or JobMetrics(meters))
+    job_metrics.install(meters)
 
 
 @functools.cache

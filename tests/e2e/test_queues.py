@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ import pytest
 
 from examples.saas.demo.stack import Part, Running, Stack, clean_environment
 
-from . import collectors, environments, exported_metrics, otlp, redis_server, server
+from . import collectors, environments, exported_metrics, otlp, postgres, redis_server, server
 from .apps import people
 from .environments import APPS, Environment
 from .redis_server import Redis
@@ -429,3 +430,29 @@ def test_the_last_of_a_pool_is_not_lost(place: Place, taker: collectors.Fake) ->
     instances = {span.resource["service.instance.id"] for span in runs}
     assert _sum(taker, "saas.queue.completions") == 20
     assert len(instances) <= 2
+
+
+def test_a_table_in_postgresql(locked: Environment, tmp_path: Path) -> None:
+    """Sync and async engines read the same; a row that is not due is delayed, others wait since they were."""
+    with postgres.cluster() as database:
+        done = subprocess.run(
+            (locked.program("python"), "-m", "apps.table_queue"),
+            env=clean_environment()
+            | {"PYTHONPATH": str(APPS.parent), "QUEUE_DATABASE": database.url},
+            cwd=tmp_path,
+            check=False,
+            timeout=120,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    for reading in json.loads(done.stdout.splitlines()[-1]):
+        assert 100 <= reading.pop("oldest_age") < 200
+        assert reading == {
+            "ready": 2,
+            "in_flight": 1,
+            "delayed": 1,
+            "dead": 1,
+            "busy": None,
+            "workers": None,
+        }

@@ -50,8 +50,9 @@ class RetriesInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         wrap("tenacity.asyncio", "AsyncRetrying.iter", tenacity.async_step)
         wrap("tenacity", "AttemptManager.__exit__", tenacity.left)
         httpx = Httpx(recorder)
-        wrap("httpx", "Client.send", httpx.sent)
-        wrap("httpx", "AsyncClient.send", httpx.async_sent)
+        for package in ("httpx", "httpx2"):
+            wrap(package, "Client.send", httpx.sent)
+            wrap(package, "AsyncClient.send", httpx.async_sent)
         pools = Pools(recorder)
         for package in _POOLS:
             wrap(f"{package}.connectionpool", "HTTPConnectionPool.urlopen", pools.opened)

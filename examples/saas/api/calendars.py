@@ -17,9 +17,11 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from .database import SessionLocal
+from .jobs import Processing
 from .models import Entry, Shift, Subscription, User
 from .settings import settings
 
+PROCESSING = Processing("ropa-040", "contract", "r1y")
 KIND = "caldav"
 # caldav gives tokens of this kind when it could not use the server's; no server knows them, and with one
 # of them every later synchronisation would read everything and never see that something is gone.

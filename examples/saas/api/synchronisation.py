@@ -7,14 +7,14 @@ from datetime import datetime, timezone
 from sqlalchemy import select, update
 
 from . import calendars, feeds
+from .calendars import PROCESSING
 from .database import SessionLocal
-from .jobs import Processing, job
+from .jobs import job
 from .models import Subscription
 from .optional_identity import acting_for
 from .optional_operations import job_backlog, job_items
 from .settings import settings
 
-PROCESSING = Processing("ropa-040", "contract", "r1y")
 READERS: Mapping[str, Callable[[Subscription], calendars.Changes | None]] = {
     calendars.KIND: calendars.read,
     "ics": feeds.read,

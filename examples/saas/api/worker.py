@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 from . import calendar_queue, calendars, faults, metrics
 from .calendar_queue import NAME, Taken
-from .jobs import Processing
+from .calendars import PROCESSING
 from .optional_identity import acting_for, operation_block
 from .optional_operations import item_finished, item_taken, refer_to, unwatched, watch_queue
 
 POLL_SECONDS = 0.25
-PROCESSING = Processing("ropa-040", "contract", "r1y")
 logger = logging.getLogger(__name__)
 
 

@@ -83,6 +83,8 @@ class Sending:
 
     def __init__(self, system: str, job: str, arrives: bool) -> None:
         self.queue: str | None = None
+        self.open = True
+        """Whether it is still on its way; its span may not be recorded, and all the same it is sent."""
         self.to_name = ""
         """The queue's own name, where that is no label."""
         self._arrives = arrives
@@ -109,6 +111,7 @@ class Sending:
     @guarded(default=None)
     def end(self, error: BaseException | None = None) -> None:
         """It was sent, or could not be."""
+        self.open = False
         if self._token is not None:
             context.leave(self._token)
             self._token = None
@@ -129,7 +132,7 @@ def sending(system: str, job: str, arrives: bool = True) -> Sending | None:
 def at_hand() -> Sending | None:
     """The message that is being sent here."""
     found = get_value(_SENDING)
-    return found if isinstance(found, Sending) and found.span.is_recording() else None
+    return found if isinstance(found, Sending) and found.open else None
 
 
 def mark(carrier: MutableMapping[str, Any], queue: str) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, signals
 from celery.app.trace import build_tracer
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import StatusCode
 
 import otel_shim
@@ -196,6 +197,25 @@ class TestMessages:
         app.send_task("elsewhere.work", queue="mail")
         assert told.heard == [("enqueued", "mail", 1)]
         assert not trace.get_current_span().get_span_context().is_valid
+
+    def test_what_no_trace_is_kept_of(
+        self, app: Celery, told: Told, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A sampler that drops the sending drops neither the time in the message nor the count."""
+        monkeypatch.setattr(
+            deliveries, "_tracer", TracerProvider(sampler=ALWAYS_OFF).get_tracer("otel_shim")
+        )
+        sent: list[dict[str, Any]] = []
+
+        def keep(headers: dict[str, Any], **_: Any) -> None:
+            sent.append(headers)
+
+        signals.after_task_publish.connect(keep)
+        app.send_task("elsewhere.work", queue="mail")
+        signals.after_task_publish.disconnect(keep)
+        assert told.heard == [("enqueued", "mail", 1)]
+        assert sent[0][deliveries.QUEUE] == "mail"
+        assert int(sent[0]["traceparent"][-2:], 16) & 1 == 0
 
     def test_what_cannot_be_sent(self, app: Celery, telemetry: Telemetry, told: Told) -> None:
         """The error is the application's, as it was; the span has its type only."""

@@ -210,13 +210,13 @@ func (cfg *Config) validateLists() error {
 
 func (cfg *Config) validateBounds() error {
 	errs := []error{
-		within("quiet", cfg.Quiet, 0),
-		within("wait", cfg.Wait, 0),
-		within("ttl", cfg.TTL, longestTTL),
-		within("max_held_bytes", cfg.MaxHeldBytes, 0),
-		within("max_traces", cfg.MaxTraces, mostTraces),
-		within("max_spans", cfg.MaxSpans, mostSpans),
-		within("max_spans_per_trace", cfg.MaxSpansPerTrace, 0),
+		bounded("quiet", cfg.Quiet, 0),
+		bounded("wait", cfg.Wait, 0),
+		bounded("ttl", cfg.TTL, longestTTL),
+		bounded("max_held_bytes", cfg.MaxHeldBytes, 0),
+		bounded("max_traces", cfg.MaxTraces, mostTraces),
+		bounded("max_spans", cfg.MaxSpans, mostSpans),
+		bounded("max_spans_per_trace", cfg.MaxSpansPerTrace, 0),
 	}
 	if cfg.Quiet > cfg.Wait {
 		errs = append(errs, fmt.Errorf("%w (%v over %v)", errQuietOverWait, cfg.Quiet, cfg.Wait))
@@ -230,8 +230,8 @@ func (cfg *Config) validateBounds() error {
 	return errors.Join(errs...)
 }
 
-// within checks that a bound is greater than zero, and not over most, where that is given.
-func within[N time.Duration | int | int64](key string, value, most N) error {
+// bounded checks that a bound is greater than zero, and not over most, where that is given.
+func bounded[N time.Duration | int | int64](key string, value, most N) error {
 	switch {
 	case value <= 0:
 		return fmt.Errorf("`%s` must be greater than zero, not %v", key, value)

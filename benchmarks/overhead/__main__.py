@@ -25,9 +25,9 @@ from .servers import EXPORTING, VARIANTS, Application, Ports, Server
 OUT = ROOT / ".build" / "bench"
 SMALL = Application("small")
 CASES = (
-    Case("plain", SMALL, "/plain", 0.5),
-    Case("routes", Application("large"), "/area190/items/7", 0.5),
-    Case("queries", SMALL, "/queries", 0.75),
+    Case("plain", SMALL, "/plain", 0.45),
+    Case("routes", Application("large"), "/area190/items/7", 0.45),
+    Case("queries", SMALL, "/queries", 0.6),
     Case("logged", SMALL, "/logged", 0.5),
     Case("access", Application("small", access_log=True), "/plain", None),
 )

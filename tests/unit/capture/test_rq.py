@@ -1,0 +1,193 @@
+"""otel_shim.capture.rq and rq_horse: what a job carries, and what a horse tells its worker."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from otel_shim import _semconv as semconv
+from otel_shim import jobs, queues
+from otel_shim.capture import deliveries, rq, rq_horse
+from otel_shim.capture.deliveries import Delivery
+from otel_shim.jobs import Ended, Run, Work
+from tests.unit.telemetry import Telemetry
+from tests.unit.test_queues import Told
+
+
+class Recorded:
+    """A recorder that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.runs: list[Ended] = []
+
+    def started(self, work: Work) -> None:
+        """Nothing to keep."""
+
+    def ended(self, ended: Ended) -> None:
+        self.runs.append(ended)
+
+    def unstarted(self, name: str, outcome: str, count: int) -> None:
+        """Nothing to keep."""
+
+
+@pytest.fixture(autouse=True)
+def told(monkeypatch: pytest.MonkeyPatch, telemetry: Telemetry) -> Iterator[Told]:
+    for module in (jobs, deliveries):
+        monkeypatch.setattr(module, "_tracer", telemetry.tracers.get_tracer("otel_shim"))
+    monkeypatch.setattr(deliveries, "_relation", "link")
+    monkeypatch.setattr(queues, "_names", set())
+    monkeypatch.setattr(rq_horse, "_items", rq_horse._Items())
+    monkeypatch.setattr(rq_horse, "_to_worker", None)
+    meter = Told()
+    before = queues.use_meter(meter)
+    yield meter
+    queues.use_meter(before)
+
+
+@pytest.fixture
+def recorded() -> Iterator[Recorded]:
+    recorder = Recorded()
+    before = jobs.use_recorder(recorder)
+    yield recorder
+    jobs.use_recorder(before)
+
+
+def job(**more: Any) -> Any:
+    return SimpleNamespace(
+        **{
+            "id": "0199f0a2-6a3c-7bd2-9f0e-3f1f5a3c9a12",
+            "func_name": "app.send",
+            "origin": "reports",
+            "enqueued_at": time.time() - 3,
+            "meta": {},
+            "_unreadable_meta": None,
+            **more,
+        }
+    )
+
+
+class TestMeta:
+    def test_the_dictionary_of_the_application_stays_as_it_is(self) -> None:
+        """What is ours goes into a dictionary of the job's own."""
+        given = {"customer": 7}
+        found = job(meta=given)
+        rq._mark(found, "reports")
+        assert given == {"customer": 7}
+        assert found.meta.keys() == {"customer", rq.META}
+
+    def test_what_cannot_be_read_is_left_alone(self) -> None:
+        """RQ writes back unchanged what it could not read; a key of ours would be in its way."""
+        found = job(meta={"unserialized": b"?"}, _unreadable_meta=b"?")
+        rq._mark(found, "reports")
+        rq._delivery(found, None)
+        assert found.meta == {"unserialized": b"?"}
+
+    def test_attempts_are_counted_in_the_job(self) -> None:
+        """RQ saves the job when it retries it, also one whose producer knows nothing of us."""
+        found = job()
+        deliveries_made = [rq._delivery(found, None) for _ in range(3)]
+        assert [each.attempt for each in deliveries_made if each] == [1, 2, 3]
+        assert [each.trigger for each in deliveries_made if each] == ["manual", "retry", "retry"]
+        assert not rq._is_new(found)
+
+    @pytest.mark.parametrize("meta", [{rq.META: "x"}, {rq.META: {"traceparent": 7}}])
+    def test_meta_of_anybody(self, meta: dict[str, Any]) -> None:
+        """What a job carries is an outside input."""
+        found = rq._delivery(job(meta=meta), None)
+        assert found is not None
+        assert found.producer is None
+        assert found.attempt == 1
+
+
+def from_horse(work: Any) -> bytes:
+    """What a horse writes while it does some work."""
+    reading, writing = os.pipe()
+    rq_horse._to_worker = rq_horse._ToWorker(writing)
+    before = jobs.use_recorder(rq_horse._to_worker)
+    worker_meter = queues.use_meter(rq_horse._items)
+    rq_horse._items.own = "reports"
+    work()
+    rq_horse._to_worker.write(rq_horse._items.told())
+    queues.use_meter(worker_meter)
+    jobs.use_recorder(before)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        return pipe.read()
+
+
+def take() -> deliveries.Taken:
+    taken = deliveries.take(Delivery("rq", "app.send", "reports", "m-1", enqueued_at=time.time()))
+    assert taken is not None
+    rq_horse.began(taken)
+    return taken
+
+
+class TestHorse:
+    def test_its_worker_records_the_run(
+        self, telemetry: Telemetry, recorded: Recorded, told: Told
+    ) -> None:
+        """Outcome, items and the span, for the exemplar; what it did with other queues too."""
+
+        def work() -> None:
+            taken = take()
+            jobs.add_items({semconv.SAAS_JOB_ITEM_STATE_READ: 4})
+            queues.enqueued("mail", 2)
+            taken.end(ValueError("anna@example.com"))
+
+        text = from_horse(work)
+        assert b"anna" not in text
+        rq_horse._told(SimpleNamespace(_otel_shim_began=time.time()), job(), text)
+        (ended,) = recorded.runs
+        assert (ended.work.run.name, ended.outcome, ended.error_type) == (
+            "app.send",
+            "failure",
+            "ValueError",
+        )
+        assert ended.work.items == {"read": 4}
+        (span,) = [each for each in telemetry.spans() if each.name == "app.send"]
+        assert ended.work.span.get_span_context().span_id == span.get_span_context().span_id  # type: ignore[union-attr]
+        assert told.heard == [("finished", "reports", 1), ("enqueued", "mail", 2)]
+
+    def test_a_horse_that_dies_has_its_run_told(
+        self, telemetry: Telemetry, recorded: Recorded
+    ) -> None:
+        """What began and never ended is a failure, under the name that it began with."""
+        text = from_horse(take)
+        text = text.split(b"\n")[0] + b'\n{"cut": '
+        rq_horse._told(SimpleNamespace(_otel_shim_began=time.time() - 5), job(), text)
+        (ended,) = recorded.runs
+        assert (ended.work.run.name, ended.error_type) == ("app.send", "WorkHorseTerminated")
+        assert 5 <= ended.seconds < 60
+
+    def test_a_horse_that_never_began(self, recorded: Recorded, told: Told) -> None:
+        """Without a word there is no run, but the item is done with."""
+        rq_horse._told(SimpleNamespace(_otel_shim_began=time.time()), job(), b"")
+        assert recorded.runs == []
+        assert told.heard == [("finished", "reports", 1)]
+
+
+def test_a_retry_that_is_returned_is_no_success(recorded: Recorded) -> None:
+    """RQ's ``Retry`` as a result asks for another attempt."""
+    retry = type("Retry", (), {"__module__": "rq.job"})()
+    taken = deliveries.take(Delivery("rq", "app.send", "reports", "m-1"))
+    rq._end(taken, None, retry)
+    assert [each.outcome for each in recorded.runs] == ["failure"]
+
+
+def test_the_run_of_a_message(recorded: Recorded) -> None:
+    """What a horse tells is enough to make the run again."""
+    run = Run("app.send", "rq", "retry", attempt=2, run_id="0199f0a2-6a3c-7bd2-9f0e-3f1f5a3c9a12")
+    work = Work(run, time.time())
+    again = rq_horse._run(rq_horse._about(work))
+    assert (again.name, again.system, again.trigger, again.attempt, again.run_id) == (
+        run.name,
+        run.system,
+        run.trigger,
+        run.attempt,
+        run.run_id,
+    )

@@ -31,6 +31,8 @@ from otel_shim.signals import export
 _LONGEST = 1 << 16
 _MOST_WAITS = 500
 _FLUSH_SECONDS = 3.0
+_OUTAGE_SECONDS = 0.2
+"""Instead, while the worker knows that telemetry cannot be exported: no job is to wait for that."""
 _report: int | None = None
 """In a horse: the pipe to its worker."""
 _PIPE = "_otel_shim_pipe"
@@ -286,7 +288,8 @@ def perform(wrapped: Any, worker: Any, args: tuple[Any, ...], kwargs: dict[str, 
 @guarded(default=None)
 def _flush() -> None:
     """Send spans and logs; metrics too where no worker records them (``SpawnWorker``)."""
+    seconds = _OUTAGE_SECONDS if export.is_failing() else _FLUSH_SECONDS
     if _to_worker is None:
-        return export.flush(_FLUSH_SECONDS)
+        return export.flush(seconds)
     _to_worker.write(_items.told())
-    return export.flush(_FLUSH_SECONDS, (trace.get_tracer_provider(), _logs.get_logger_provider()))
+    return export.flush(seconds, (trace.get_tracer_provider(), _logs.get_logger_provider()))

@@ -55,6 +55,10 @@ class Outage:
         """Note that the process ends: what cannot be exported now never will be."""
         self._ending = True
 
+    def is_known(self) -> bool:
+        """Whether anything cannot be exported at the moment."""
+        return bool(self._failing)
+
     def final(self, signal: str) -> bool:
         """Whether nothing of a signal will be exported any more."""
         return self._ending and signal in self._failing
@@ -100,6 +104,11 @@ class Outage:
 
 
 _outage = Outage()
+
+
+def is_failing() -> bool:
+    """Whether an outage is known, in this process or in the one that it was forked from."""
+    return _outage.is_known()
 
 
 def _counted(signal: str, export: Callable[[Any], _R], batch: Sequence[Any], failure: _R) -> _R:

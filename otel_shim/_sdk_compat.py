@@ -143,7 +143,7 @@ def stamp(span: Span, attributes: Mapping[str, Scalar]) -> None:
     """
     held: Any = span._attributes
     plain = held.max_value_len is None and (
-        held.maxlen is None or len(held) + len(attributes) <= held.maxlen
+        held.maxlen is None or len(held._dict) + len(attributes) <= held.maxlen
     )
     if not plain:
         return span.set_attributes(attributes)

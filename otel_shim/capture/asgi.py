@@ -110,14 +110,15 @@ def _responder(
     span: ServerSpan | None,
 ) -> Send:
     async def respond(message: Message) -> None:
-        if message["type"] in STARTS:
+        starts = message["type"] in STARTS
+        if starts:
             if span is not None:
                 span.sends(message)
             message = _start_response(message, inbound, scope) or message
         if exchange is not None:
             exchange.sends(message)
         await send(message)
-        if span is not None:
+        if span is not None and not starts:
             span.sent(message)
 
     return respond

@@ -225,9 +225,9 @@ class ServerSpan:
     @guarded(default=None)
     def sent(self, message: Message) -> None:
         """A message went to the server; the last one ends the span."""
-        kind = message["type"]
-        if kind == "http.response.start" or self._done:
+        if self._done:
             return
+        kind = message["type"]
         more = _LAST_PARTS.get(kind)
         if more is not None:
             waits = kind == "http.response.body" and self._trailers

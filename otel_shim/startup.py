@@ -13,7 +13,6 @@ from contextlib import contextmanager
 
 _spent = 0.0
 _ready_at = 0.0
-_pid = 0
 
 
 def launched() -> None:
@@ -29,18 +28,14 @@ def setting_up() -> Iterator[None]:
     _add(time.perf_counter() - began)
 
 
-def spent_since(due: float) -> float:
-    """The seconds that setting up has taken since a time; none where all was ready by then.
-
-    Nor in a process that was forked: it was ready when it began.
-    """
-    return _spent if _pid == os.getpid() and due < _ready_at else 0.0
+def spent_since(asked: float) -> float:
+    """The seconds that setting up took, where it was not over at a time; in a forked process its parent's."""
+    return _spent if asked < _ready_at else 0.0
 
 
 def _add(seconds: float) -> None:
-    global _spent, _ready_at, _pid
-    _spent = seconds + (_spent if _pid == os.getpid() else 0.0)
-    _ready_at, _pid = time.time(), os.getpid()
+    global _spent, _ready_at
+    _spent, _ready_at = _spent + seconds, time.time()
 
 
 def _age() -> float:

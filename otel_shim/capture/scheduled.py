@@ -46,8 +46,12 @@ def _import_runs() -> Any:
 
 
 def _be_patient(job: Any, run_times: RunTimes) -> None:
-    """Let a job be later by what telemetry took; in another process than the scheduler's it is a copy."""
+    """Let a job be later by what telemetry took meanwhile; in another process than the scheduler's it is a copy.
+
+    What was due before the scheduler began waited for that, not for telemetry.
+    """
     grace = job.misfire_grace_time
-    spent = startup.spent_since(run_times[0].timestamp()) if run_times else 0.0
+    waiting = max(run_times[0].timestamp(), run_times.since) if run_times else math.inf
+    spent = startup.spent_since(waiting)
     if grace is not None and spent > 0:
         job.misfire_grace_time = grace + math.ceil(spent)

@@ -277,13 +277,13 @@ def test_a_script_of_a_second_delivers_its_heartbeat(
 SLOW = """
 import time
 from opentelemetry.sdk.resources import Resource, ResourceDetector
-time.sleep(2)
+time.sleep(5)
 class Slow(ResourceDetector):
     def detect(self):
         return Resource({})
 """
 PATIENT = """
-import threading
+import multiprocessing, sys, threading
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MISSED
 from apscheduler.executors.pool import ProcessPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -292,7 +292,8 @@ def work():
     pass
 
 if __name__ == "__main__":
-    executors = {"default": ProcessPoolExecutor(1)}
+    method = multiprocessing.get_context(sys.argv[1])
+    executors = {"default": ProcessPoolExecutor(1, {"mp_context": method})}
     scheduler = BackgroundScheduler(executors=executors, timezone="UTC")
     scheduler.start()
     over, codes = threading.Event(), []
@@ -304,15 +305,16 @@ if __name__ == "__main__":
 
     scheduler.add_listener(ended, EVENT_JOB_ERROR | EVENT_JOB_EXECUTED | EVENT_JOB_MISSED)
     for number in range(3):
-        scheduler.add_job(work, misfire_grace_time=2)
+        scheduler.add_job(work, misfire_grace_time=4)
     assert over.wait(60)
     scheduler.shutdown()
     print("executed", codes.count(EVENT_JOB_EXECUTED))
 """
 
 
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
 def test_telemetry_that_starts_slowly_makes_no_job_late(
-    scheduler: Environment, tmp_path: Path
+    scheduler: Environment, tmp_path: Path, method: str
 ) -> None:
     """A child that was started for a job is set up first; its jobs are not missed for that."""
     site, code = tmp_path / "site", tmp_path / "patient.py"
@@ -329,7 +331,7 @@ def test_telemetry_that_starts_slowly_makes_no_job_late(
             "PYTHONPATH": str(site),
             "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "slow",
         }
-        output = run(scheduler, env, tmp_path, str(code))
+        output = run(scheduler, env, tmp_path, str(code), method)
         outcomes = [
             s.attributes["saas.job.outcome"] for s in spans(fake) if s.name.endswith("work")
         ]

@@ -462,21 +462,31 @@ def _submitted(due: datetime, scheduler: int) -> scheduled.RunTimes:
 
 
 @pytest.mark.parametrize(
-    ("elsewhere", "ready", "grace"),
-    [(True, True, 1 + 3), (True, False, 1), (False, True, 1)],
-    ids=["child-started-for-it", "child-ready-before", "own-process"],
+    ("elsewhere", "ready", "began", "grace"),
+    [
+        (True, 1, -60, 1 + 3),  # a child that was started for it
+        (True, -1, -60, 1),  # one that was ready before
+        (True, 1, 2, 1),  # due before the scheduler began, in a fork of that
+        (False, 1, -60, 1),  # the scheduler's own process
+    ],
 )
 def test_the_start_of_telemetry_is_not_held_against_a_job(
-    start: Start, monkeypatch: pytest.MonkeyPatch, elsewhere: bool, ready: bool, grace: int
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    elsewhere: bool,
+    ready: float,
+    began: float,
+    grace: int,
 ) -> None:
     """In a child that was started for a job that may be later; in the scheduler's own process nothing changes."""
     due = datetime.now(timezone.utc) - timedelta(seconds=2)
-    monkeypatch.setattr(startup, "_pid", os.getpid())
     monkeypatch.setattr(startup, "_spent", 2.5)
-    monkeypatch.setattr(startup, "_ready_at", due.timestamp() + (1 if ready else -1))
+    monkeypatch.setattr(startup, "_ready_at", due.timestamp() + ready)
     job = start().add_job(quick, "interval", hours=1, misfire_grace_time=1)
     pid = os.getppid() if elsewhere else os.getpid()
-    scheduled.run_job(job, "default", _submitted(due, pid), "apscheduler")
+    times = _submitted(due, pid)
+    times.since = due.timestamp() + began
+    scheduled.run_job(job, "default", times, "apscheduler")
     assert job.misfire_grace_time == grace
 
 
@@ -485,7 +495,6 @@ def test_a_job_that_may_be_as_late_as_it_likes(
 ) -> None:
     """It stays so."""
     monkeypatch.setattr(startup, "_ready_at", datetime.now(timezone.utc).timestamp() + 60)
-    monkeypatch.setattr(startup, "_pid", os.getpid())
     job = start().add_job(quick, "interval", hours=1, misfire_grace_time=None)
     events = scheduled.run_job(job, "default", _submitted(NOW, os.getppid()), "apscheduler")
     assert job.misfire_grace_time is None

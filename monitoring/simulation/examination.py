@@ -99,7 +99,7 @@ def beside(inbox: Inbox, times: Times) -> str:
 
 def same_trace(scenario: Scenario, messages: Sequence[Received]) -> Iterator[str]:
     """A resolved message names the trace of the last one that said firing, on its channel."""
-    firing: dict[tuple[str, str, str, str], str] = {}
+    firing: dict[tuple[str, ...], str] = {}
     for message in messages:
         trace_id = message.fields.get("trace_id", "")
         if message.status == "firing":
@@ -108,11 +108,7 @@ def same_trace(scenario: Scenario, messages: Sequence[Received]) -> Iterator[str
             yield f"{scenario.alert_id}: {_subject(message)} resolved with another trace"
 
 
-def _subject(message: Received) -> tuple[str, str, str, str]:
-    fields = message.fields
-    return (
-        message.channel,
-        message.alert_id,
-        fields.get("endpoint", ""),
-        fields.get("severity", ""),
-    )
+def _subject(message: Received) -> tuple[str, ...]:
+    """What Alertmanager makes one group of, on one channel."""
+    named = (message.fields.get(name, "") for name in ("endpoint", "severity", "reason"))
+    return (message.channel, message.alert_id, *named)

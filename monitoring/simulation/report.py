@@ -86,7 +86,7 @@ def lines(outcome: Outcome, scenarios: Sequence[Scenario]) -> Iterator[str]:
     yield f"- Dashboards: {outcome.dashboards}"
     yield f"- Heartbeats: {heartbeats(outcome.inbox)}"
     yield f"- Missed run: {outcome.missed}"
-    yield f"- Alerts beside those of the faults: {outcome.beside}"
+    yield f"- Fired as well, in consequence of a fault or of a busy machine: {outcome.beside}"
     yield f"- Messages: {len(outcome.inbox.messages)} taken, {len(outcome.inbox.refused)} refused"
     yield f"- Problems: {len(outcome.problems) or 'none'}"
     yield from (f"  - {problem}" for problem in outcome.problems)

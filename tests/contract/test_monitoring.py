@@ -212,7 +212,7 @@ def test_amtool_accepts_the_configuration() -> None:
 def test_every_alert_reaches_three_channels_and_resolves_there() -> None:
     """Grouped by alert, service and endpoint, or the ids of a second endpoint would never be seen."""
     config = yaml.safe_load(CONFIG.read_text())
-    assert config["route"]["group_by"] == ["alertname", "service", "endpoint"]
+    assert config["route"]["group_by"] == ["alertname", "service", "endpoint", "reason"]
     receivers = {item["name"]: item for item in config["receivers"]}
     routed = {r["matchers"][0].split(" = ")[1]: r["receiver"] for r in config["route"]["routes"]}
     severities = {rule["labels"]["severity"] for rule in alert_rules()} - {"heartbeat"}

@@ -116,7 +116,7 @@ def works(server: servers.CalendarServer, calendar: Any) -> dict[str, Work]:
         assert len(calendar.get_objects("http://radicale.org/ns/sync/" + "0" * 64)) == EVENTS
 
     def feed() -> None:
-        response = httpx.get(address, auth=login, headers={"Accept": "text/calendar"})
+        response = httpx.get(address, auth=login, headers={"Accept": "text/calendar"}, timeout=60)
         assert len(icalendar.Calendar.from_ical(response.text).subcomponents) == EVENTS
 
     return {

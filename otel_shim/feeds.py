@@ -60,10 +60,15 @@ def fingerprint(content: str | bytes) -> tuple[int, int]:
     return len(kept), hash(kept)
 
 
-def snapshot(body: bytes) -> dict[int, int]:
-    """The items of a feed; when they were exported (DTSTAMP) is no part of their content."""
+def content(body: bytes) -> bytes:
+    """What a feed says: when its items were exported (DTSTAMP) is no part of it."""
     end = body.rfind(b"END:VCALENDAR")
-    _, *items = _ITEM.split(_STAMP.sub(b"", body[:end] if end >= 0 else body))
+    return _STAMP.sub(b"", body[:end] if end >= 0 else body)
+
+
+def snapshot(said: bytes) -> dict[int, int]:
+    """The items of what a feed says."""
+    _, *items = _ITEM.split(said)
     return {_key(item): hash(item) for item in items}
 
 
@@ -88,6 +93,8 @@ def compare(before: Snapshot | None, after: Snapshot) -> Items:
     """What became of the items since an earlier look; all are new where there was none."""
     if before is None:
         return Items(created=len(after))
+    if before is after:
+        return Items()
     common = before.keys() & after.keys()
     return Items(
         created=len(after) - len(common),

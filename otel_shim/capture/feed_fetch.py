@@ -28,11 +28,12 @@ _MOST_ITEMS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a feed was like: its items, the interval it suggests, and when it changed (seconds since 1970)."""
+    """What a feed was like: its items, the interval it suggests, when it changed (seconds since 1970), and what it said, as a hash."""
 
     items: Mapping[int, int] | None = None
     interval: float | None = None
     changed: float | None = None
+    says: int | None = None
 
     def mode(self) -> str:
         """How much the next fetch will ask for: a feed is always sent whole, and compared here."""
@@ -148,13 +149,20 @@ class Fetch:
     @guarded(default=None)
     def _conclude(self, failed: int, at: float | None) -> None:
         if self.body is not None:
-            before, items = self._known, feeds.snapshot(self.body)
-            changed = before.changed if before.items == items else time.time()
-            self._known = Known(items, feeds.interval(self.body), self._modified or changed)
+            before = self._known
+            self._known = self._look(self.body)
             self._memory.learn(self.running.calendar.address, self._known)
-            counts = feeds.compare(before.items, items)
+            counts = feeds.compare(before.items, self._known.items or {})
             self.running.items = Items(counts.created, counts.changed, counts.deleted, failed)
         self.end(None, at)
+
+    def _look(self, body: bytes) -> Known:
+        """What the feed is like now; where it says what it said before, its items are not looked at again."""
+        before, said = self._known, feeds.content(body)
+        wanted, says = feeds.interval(body), hash(said)
+        if before.items is not None and before.says == says:
+            return Known(before.items, wanted, self._modified or before.changed, says)
+        return Known(feeds.snapshot(said), wanted, self._modified or time.time(), says)
 
     def end(self, error: str | None, at: float | None = None) -> None:
         """End the synchronisation, with the type of an error or well."""

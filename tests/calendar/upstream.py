@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from tests.wheel import ROOT, run_uv
+from tests.wheel import ROOT, build_wheel, run_uv
 
 BUILD = ROOT / ".build" / "upstream"
 PYTHON = BUILD / "env" / "bin" / "python"
@@ -75,7 +75,8 @@ def prepare() -> None:
     )
     install = ("pip", "install", "--quiet", "--python", str(PYTHON))
     run_uv(*install, "--requirements", "-", stdin=locked)
-    run_uv(*install, "--editable", str(ROOT), *NEEDED)
+    # The wheel, not the sources: caldav has folders called like ours.
+    run_uv(*install, "--reinstall-package", "otel-shim", str(build_wheel()), *NEEDED)
     for suite in SUITES:
         if not suite.folder.exists():
             download(suite)

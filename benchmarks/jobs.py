@@ -141,7 +141,8 @@ class Scheduler:
 
     def instrumented(self) -> None:
         """A round with each job as a run."""
-        ApschedulerInstrumentor().instrument()
+        if not ApschedulerInstrumentor().is_instrumented_by_opentelemetry:
+            ApschedulerInstrumentor().instrument()
         self._work()
 
 

@@ -81,6 +81,13 @@ func (b *bench) level() (spans int, bytes int64) {
 	return b.memory.holding.count, b.memory.holding.bytes()
 }
 
+// remembered is what counts towards `max_spans` now.
+func (b *bench) remembered() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.memory.spans
+}
+
 // refusingSink gives the error that is set, and lets something happen meanwhile.
 type refusingSink struct {
 	consumertest.TracesSink

@@ -252,7 +252,7 @@ func TestHotTraceTakesItsShareOnly(t *testing.T) {
 		require.NoError(t, b.ConsumeTraces(context.Background(), batch))
 	}
 	held, _ := b.level()
-	assert.LessOrEqual(t, b.memory.spans, b.cfg.MaxSpansPerTrace+100)
+	assert.LessOrEqual(t, b.remembered(), b.cfg.MaxSpansPerTrace+100)
 	assert.LessOrEqual(t, held, b.cfg.MaxSpansPerTrace+50)
 	before := b.sink.SpanCount()
 	for trace := range uint8(50) {

@@ -57,19 +57,17 @@ func TestLongIdentitiesCountAsSpans(t *testing.T) {
 			return s
 		}
 		b.send(t, long(1, 1), long(1, 2), long(1, 2))
-		assert.Equal(t, 2+2*surcharge, b.memory.spans)
+		assert.Equal(t, 2+2*surcharge, b.remembered())
 		for id := range uint8(20) {
 			b.send(t, long(2, id+1))
 		}
-		assert.Less(t, b.memory.spans, 2+2*surcharge+200+surcharge+1, "one trace has its share")
+		assert.Less(t, b.remembered(), 2+2*surcharge+200+surcharge+1, "one trace has its share")
 		for trace := range uint8(100) {
 			b.send(t, long(trace+3, 1))
 		}
-		assert.LessOrEqual(t, b.memory.spans, 1000)
+		assert.LessOrEqual(t, b.remembered(), 1000)
 		time.Sleep(2 * b.cfg.TTL)
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		assert.Zero(t, b.memory.spans)
+		assert.Zero(t, b.remembered())
 	})
 }
 

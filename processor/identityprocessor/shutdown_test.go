@@ -71,6 +71,8 @@ func (o *orphaning) ConsumeTraces(ctx context.Context, batch ptrace.Traces) erro
 }
 
 func (o *orphaning) Shutdown(ctx context.Context) error {
+	o.mu.Lock()
 	o.heldAtShutdown = o.memory.holding.count
+	o.mu.Unlock()
 	return o.identityProcessor.Shutdown(ctx)
 }

@@ -14,8 +14,8 @@ import httpx
 
 from examples.saas.api.people import CUSTOMERS, PASSWORD
 
-PAUSE_SECONDS = 0.1
-PUBLISH_SECONDS = 1.0
+PAUSE_SECONDS = 0.15
+PUBLISH_SECONDS = 2.0
 SENDERS = 4
 PATHS = (
     "/planning/plans",

@@ -46,9 +46,10 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from otel_shim import _sdk_compat, _sdk_spans, context, counters, request_ids, sources
+from otel_shim import _sdk_compat, context, counters, request_ids, sources
 from otel_shim import _semconv as semconv
 from otel_shim._guard import guarded
+from otel_shim._sdk_compat import light_spans
 from otel_shim.heartbeats import FUNCTION, Declaration, heartbeats
 from otel_shim.model import Identity, Scalar
 
@@ -261,7 +262,7 @@ def _start_span(work: Work, base: Context) -> Span:
     if not all(type(value) in _CLEAN for value in run.attributes.values()):
         return _official_span(work, described, base)
     attributes = {**run.attributes, **described} if run.attributes else described
-    span = _sdk_spans.start_span(_tracer, run.name, run.kind, attributes, base)
+    span = light_spans.start_span(_tracer, run.name, run.kind, attributes, base)
     for link in _links(run) or ():
         span.add_link(link.context)
     return span

@@ -34,9 +34,10 @@ from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 
-from otel_shim import _sdk_spans, config, context, jobs, queues
 from otel_shim import _semconv as semconv
+from otel_shim import config, context, jobs, queues
 from otel_shim._guard import guarded
+from otel_shim._sdk_compat import light_spans
 from otel_shim.jobs import Run, Work
 from otel_shim.model import Scalar
 from otel_shim.signals import jobs as job_metrics
@@ -93,7 +94,7 @@ class Sending:
             MESSAGING_OPERATION_NAME: "send",
             MESSAGING_OPERATION_TYPE: "send",
         }
-        self.span = _sdk_spans.start_span(_tracer, f"send {job}", SpanKind.PRODUCER, attributes)
+        self.span = light_spans.start_span(_tracer, f"send {job}", SpanKind.PRODUCER, attributes)
         self._token: Token[Context] | None = attach(
             set_value(_SENDING, self, trace.set_span_in_context(self.span))
         )
@@ -271,7 +272,7 @@ def _show_wait(
     queue = queues.label(delivery.queue)
     attributes = {MESSAGING_SYSTEM: delivery.system, semconv.SAAS_QUEUE_NAME: queue}
     began = int(wait[0] * 1e9)
-    span = _sdk_spans.start_span(
+    span = light_spans.start_span(
         _tracer, f"wait {queue}", SpanKind.INTERNAL, attributes, above, start_time=began
     )
     if work is not None:

@@ -23,8 +23,9 @@ from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL
 from opentelemetry.semconv.attributes.url_attributes import URL_FULL
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
-from otel_shim import _sdk_compat, _sdk_spans
+from otel_shim import _sdk_compat
 from otel_shim._guard import guarded
+from otel_shim._sdk_compat import light_spans
 from otel_shim.model import Scalar
 
 _INSTRUMENTATION = "opentelemetry.instrumentation.httpx"
@@ -96,7 +97,7 @@ class Calls:
         if "@" in text or "?" in text:
             text = self.parts.redacted(text)
         attributes = {**same, URL_FULL: text}
-        span = _sdk_spans.start_span(settings["tracer"], name, SpanKind.CLIENT, attributes)
+        span = light_spans.start_span(settings["tracer"], name, SpanKind.CLIENT, attributes)
         return Call(self, settings, request, span, key)
 
     def _is_plain(self, settings: Mapping[str, Any]) -> bool:

@@ -27,8 +27,9 @@ from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL
 from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_QUERY, URL_SCHEME
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
-from otel_shim import _sdk_compat, _sdk_spans, context
+from otel_shim import _sdk_compat, context
 from otel_shim._guard import guarded
+from otel_shim._sdk_compat import light_spans
 from otel_shim.model import Scalar
 from otel_shim.signals.propagation import EdgePropagator
 
@@ -111,7 +112,7 @@ class ServerSpans:
             parent = propagate.extract(carrier, context=parent, getter=self._native.getter)
         name = "HTTP" if method == _OTHER else method
         tracer = self._tracer_of(provider)
-        span = _sdk_spans.start_span(tracer, name, SpanKind.SERVER, attributes, parent)
+        span = light_spans.start_span(tracer, name, SpanKind.SERVER, attributes, parent)
         telemetry = self._telemetry(app, scope, span_method=name, span=span, tracer=tracer)
         at = set_span_in_context(span, set_value(self._native.telemetry_key, telemetry, parent))
         scope[TELEMETRY] = telemetry

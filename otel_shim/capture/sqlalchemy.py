@@ -27,8 +27,8 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from otel_shim import _sdk_spans
 from otel_shim._guard import guarded
+from otel_shim._sdk_compat import light_spans
 from otel_shim.model import Scalar
 
 _SPAN = "_otel_shim_span"
@@ -97,7 +97,7 @@ class Statements:
         name, attributes = target.known.get(statement) or target.learn(statement)
         if many and not _is_one_insert(execution):
             attributes = {**attributes, DB_OPERATION_BATCH_SIZE: len(parameters)}
-        span = _sdk_spans.start_span(self._tracer, name, SpanKind.CLIENT, attributes)
+        span = light_spans.start_span(self._tracer, name, SpanKind.CLIENT, attributes)
         setattr(execution, _SPAN, span)
 
     @guarded(default=None)

@@ -1,4 +1,4 @@
-"""otel_shim._sdk_spans: the spans that the SDK makes, for less."""
+"""otel_shim._sdk_compat.light_spans: the spans that the SDK makes, for less."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from otel_shim import _sdk_spans, counters
+from otel_shim import counters
+from otel_shim._sdk_compat import light_spans
 from otel_shim.memory import CountedIds
 
 GIVEN: dict[str, Any] = {"text": "a", "number": 7, "share": 0.5, "true": True}
@@ -136,7 +137,7 @@ def test_as_the_sdk(
     official, ours = Recorder(**PROVIDERS[settings]), Recorder(**PROVIDERS[settings])
     context = PARENTS[parent]
     theirs = official.tracer.start_span("n", context, SpanKind.CLIENT, GIVEN)
-    made = _sdk_spans.start_span(ours.tracer, "n", SpanKind.CLIENT, GIVEN, context)
+    made = light_spans.start_span(ours.tracer, "n", SpanKind.CLIENT, GIVEN, context)
     assert made.get_span_context() == theirs.get_span_context()
     for span in (theirs, made):
         if used:
@@ -154,8 +155,8 @@ def test_light_where_it_may_be() -> None:
     """The light way is taken with default settings, and by nobody whose settings could matter."""
     light = {
         name: isinstance(
-            _sdk_spans.start_span(Recorder(**how).tracer, "n", SpanKind.CLIENT, GIVEN, Context()),
-            _sdk_spans.LightSpan,
+            light_spans.start_span(Recorder(**how).tracer, "n", SpanKind.CLIENT, GIVEN, Context()),
+            light_spans.LightSpan,
         )
         for name, how in PROVIDERS.items()
     }
@@ -174,14 +175,14 @@ def test_processors_see_it_in_the_given_context() -> None:
 
     recorder = Recorder()
     recorder.provider.add_span_processor(Watcher())
-    _sdk_spans.start_span(recorder.tracer, "n", SpanKind.CLIENT, GIVEN, PARENTS["local"])
-    _sdk_spans.start_span(recorder.tracer, "n", SpanKind.CLIENT, GIVEN)
+    light_spans.start_span(recorder.tracer, "n", SpanKind.CLIENT, GIVEN, PARENTS["local"])
+    light_spans.start_span(recorder.tracer, "n", SpanKind.CLIENT, GIVEN)
     assert seen == [("a", PARENTS["local"]), ("a", None)]
 
 
 def test_too_late() -> None:
     """An ended span takes no attribute."""
-    span: Any = _sdk_spans.start_span(Recorder().tracer, "n", SpanKind.CLIENT, GIVEN)
+    span: Any = light_spans.start_span(Recorder().tracer, "n", SpanKind.CLIENT, GIVEN)
     span.end()
     span.set_attribute("a", 1)
     assert dict(span.attributes) == GIVEN
@@ -190,7 +191,7 @@ def test_too_late() -> None:
 def test_given_attributes_are_not_kept() -> None:
     """Who passes attributes may go on using them."""
     given = {"a": 1}
-    span: Any = _sdk_spans.start_span(Recorder().tracer, "n", SpanKind.CLIENT, given)
+    span: Any = light_spans.start_span(Recorder().tracer, "n", SpanKind.CLIENT, given)
     span.set_attribute("b", 2)
     given["c"] = 3
     assert dict(span.attributes) == {"a": 1, "b": 2}
@@ -199,7 +200,7 @@ def test_given_attributes_are_not_kept() -> None:
 @pytest.mark.parametrize("change", ["more", "less", "other", "raises"])
 def test_another_sdk(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the SDK's span has other fields, the SDK makes it."""
-    kind: Any = vars(_sdk_spans)["_Span"]
+    kind: Any = vars(light_spans)["_Span"]
     make = kind.__init__
 
     def changed(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -213,13 +214,13 @@ def test_another_sdk(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
         else:
             raise TypeError("another signature")
 
-    monkeypatch.setattr(_sdk_spans, "_shapes", {})
+    monkeypatch.setattr(light_spans, "_shapes", {})
     tracer: Any = Recorder().tracer
     with monkeypatch.context() as patched:
         patched.setattr(kind, "__init__", changed)
-        assert not _sdk_spans._is_as_known(tracer)
-    span = _sdk_spans.start_span(tracer, "n", SpanKind.CLIENT, GIVEN)
-    assert not isinstance(span, _sdk_spans.LightSpan)
+        assert not light_spans._is_as_known(tracer)
+    span = light_spans.start_span(tracer, "n", SpanKind.CLIENT, GIVEN)
+    assert not isinstance(span, light_spans.LightSpan)
     assert bool(counters.snapshot()) is (change == "raises")
 
 
@@ -228,5 +229,5 @@ def test_disabled_and_foreign_tracers() -> None:
     tracer: Any = Recorder().tracer
     tracer._tracer_config.is_enabled = False
     for other in (tracer, trace.NoOpTracer(), trace.ProxyTracer("x")):
-        span = _sdk_spans.start_span(other, "n", SpanKind.CLIENT, GIVEN)
+        span = light_spans.start_span(other, "n", SpanKind.CLIENT, GIVEN)
         assert not span.is_recording()

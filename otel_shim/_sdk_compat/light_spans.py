@@ -1,4 +1,4 @@
-"""Spans of ours for less than the SDK's own way takes; the other module that knows its private parts.
+"""Spans of ours for less than the SDK's own way takes.
 
 The SDK cleans every attribute, and makes two bounded lists, three locks and two copies for each span. What
 our captures start has clean attributes, and hardly ever an event or a link. The span is still one of the

@@ -1,4 +1,7 @@
-"""What touches private names of OpenTelemetry, spans of ours apart; each use says why there is no other way."""
+"""What touches private names of OpenTelemetry, the only place that does; each use says why there is no other way.
+
+Spans of ours are in ``light_spans``.
+"""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from otel_shim import _semconv as semconv
 
 JOB = (*names.SERVICE, names.OPERATION)
 PER_JOB = by(*JOB)
+ANYBODYS_JOB = tuple(label for label in JOB if label != "service_name")
 OPERATION = value(names.OPERATION)
 
 
@@ -80,9 +81,8 @@ def heartbeat_group(spec: Specification) -> list[Rule]:
 
 def heartbeat_records(beats: Heartbeats) -> list[Rule]:
     """What is known of each job; a job that never started, or never ended well, ages from its declaration."""
-    first = f"min {PER_JOB} ({over('min_over_time', names.JOB_DECLARED, '', beats.remembered)})"
     started, succeeded = (
-        f"max {PER_JOB} ({last(metric, '', beats.remembered)}) or {first}"
+        f"max {PER_JOB} ({last(metric, '', beats.remembered)}) or {declared(beats)}"
         for metric in (names.JOB_START, names.JOB_SUCCESS)
     )
     return [
@@ -98,6 +98,19 @@ def heartbeat_records(beats: Heartbeats) -> list[Rule]:
         record(names.JOB_START_RECORD, f"time() - ({started})"),
         record(names.JOB_SUCCESS_RECORD, f"time() - ({succeeded})"),
     ]
+
+
+def declared(beats: Heartbeats) -> str:
+    """When a job was first declared, by the service whose job it is.
+
+    A web service that imports the module of a job declares it too. It is not its job where another
+    service of the namespace has started it, and itself never has.
+    """
+    first = f"min {PER_JOB} ({over('min_over_time', names.JOB_DECLARED, '', beats.remembered)})"
+    starts = last(names.JOB_START, "", beats.remembered)
+    somebody = f"max {by(*ANYBODYS_JOB)} ({starts})"
+    by_others = f"{first} unless on ({', '.join(ANYBODYS_JOB)}) {somebody}"
+    return f"({by_others}) or ({first} and max {PER_JOB} ({starts}))"
 
 
 def latest(metric: str, beats: Heartbeats, selector: str = "") -> str:

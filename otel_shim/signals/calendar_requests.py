@@ -31,7 +31,7 @@ from otel_shim._guard import guarded
 from otel_shim.model import Scalar
 from otel_shim.signals.calendars import Exchanged, Recorder, Running, clock, running_now
 
-MOST_SPANS = 100
+MOST_SPANS = 20
 """Requests of one synchronisation that have spans although they succeed."""
 _REQUEST = create_key("otel-shim-calendar-request")
 _PORTS = {"http": 80, "https": 443}

@@ -7,7 +7,8 @@ MAKEFLAGS += --no-print-directory
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv || echo $(CURDIR)/.build/uv/bin/uv)
-export PATH := $(dir $(UV)):$(PATH)
+# Without the slash at its end: with it, the shims of pyenv do not know themselves on PATH and call each other for ever.
+export PATH := $(patsubst %/,%,$(dir $(UV))):$(PATH)
 RUN := $(UV) run --frozen --no-sync
 ENVS := .build/envs
 PROCESSOR := processor/identityprocessor

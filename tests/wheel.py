@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / ".build" / "e2e"
 KEEP_SECONDS = 3600.0
+UV_SECONDS = 600.0
 _PACKAGE = ("pyproject.toml", "README.md")
 
 
@@ -32,6 +33,7 @@ def run_uv(*arguments: str, stdin: str | None = None) -> str:
         capture_output=True,
         text=True,
         check=False,
+        timeout=UV_SECONDS,
     )
     assert done.returncode == 0, f"uv {' '.join(arguments)}: {done.stderr}"
     return done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib
+import sys
 import zipfile
 from pathlib import Path
 
@@ -65,8 +66,8 @@ def test_the_loader_finds_it(wheel: Path, names: list[str]) -> None:
 def test_it_resolves_without_the_lock(wheel: Path, version: str) -> None:
     """Its requirements can be met from the package index, by published versions, on this Python."""
     resolved = run_uv(
-        *("pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", version),
-        "-",
+        *("pip", "compile", "--quiet", "--no-header", "--no-annotate"),
+        *("--python", sys.executable, "--python-version", version, "-"),
         stdin=f"otel-shim @ {wheel.as_uri()}\n",
     )
     pinned = dict(line.split("==") for line in resolved.splitlines() if "==" in line)

@@ -1,4 +1,4 @@
-"""otel_shim: who is behind every span and log of a Python backend, without leaking personal data.
+"""otel_shim: who is behind every span and log of a Python backend, with pseudonyms in the place of people.
 
 The application needs none of this: under ``opentelemetry-instrument`` identity is found by itself.
 These functions say more, where the application knows more. Each is safe anywhere, also without the

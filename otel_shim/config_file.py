@@ -42,7 +42,9 @@ def read(path: str) -> FileSettings:
         _PARSER_LOG.disabled = True
         model = load_config_file(path)
     except ImportError as error:
-        raise ConfigFileError(f"pip install 'otel-shim[config-file]' ({error})") from error
+        raise ConfigFileError(
+            f"install otel-shim with its extra `config-file` ({error})"
+        ) from error
     except Exception as error:
         raise ConfigFileError(f"{type(error).__name__}: {error}") from error
     finally:

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         from otel_shim.relay import server  # noqa: PLC0415 - only this command needs a web server
         from otel_shim.relay.model import Settings  # noqa: PLC0415
     except ModuleNotFoundError as missing:
-        sys.stderr.write(f"{missing.name} is missing: pip install 'otel-shim[relay]'\n")
+        sys.stderr.write(f"{missing.name} is missing: install otel-shim with its extra `relay`\n")
         return 2
     settings = Settings(
         alertmanagers=tuple(url.rstrip("/") for url in arguments.alertmanager),

@@ -44,7 +44,7 @@ class Manifest:
     rows: Mapping[str, int]
 
 
-@job("backup.create", "0 1 * * *", max_runtime=1800, critical=True, processing=PROCESSING)
+@job("backup.create", "0 1,13 * * *", max_runtime=1800, critical=True, processing=PROCESSING)
 def create() -> None:
     """Copy the database while others write to it, and remove what is older than the newest few."""
     settings.backups.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def create() -> None:
     logger.info("backup made", extra={"rows": sum(rows.values())})
 
 
-@job("backup.verify", "30 1 * * *", max_runtime=1800, critical=True, processing=PROCESSING)
+@job("backup.verify", "30 1,13 * * *", max_runtime=1800, critical=True, processing=PROCESSING)
 def verify() -> None:
     """Prove the newest copy whole: digest, SQLite's own check, the rows of each table."""
     copy = newest()

@@ -262,10 +262,8 @@ def _start_span(work: Work, base: Context) -> Span:
     if not all(type(value) in _CLEAN for value in run.attributes.values()):
         return _official_span(work, described, base)
     attributes = {**run.attributes, **described} if run.attributes else described
-    span = light_spans.start_span(_tracer, run.name, run.kind, attributes, base)
-    for link in _links(run) or ():
-        span.add_link(link.context)
-    return span
+    links = _links(run) or ()
+    return light_spans.start_span(_tracer, run.name, run.kind, attributes, base, links=links)
 
 
 def _official_span(work: Work, described: Mapping[str, Scalar], base: Context) -> Span:

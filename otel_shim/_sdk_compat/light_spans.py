@@ -9,7 +9,7 @@ field; where they differ, or a setting could matter, the official way is taken.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opentelemetry import trace
@@ -83,6 +83,11 @@ class LightSpan(_Span):
                 return None
         return super().set_attribute(key, value)  # which says that it is too late
 
+    @guarded(default=None)
+    def hold(self, links: Sequence[trace.Link]) -> None:
+        """Have these links, before the start; invalid ones and those beyond the limit are dropped."""
+        self._links = self._new_links(links)
+
     def _add_event(self, event: Any) -> None:
         with self._lock:
             if self._events is _EMPTY:
@@ -106,17 +111,21 @@ def start_span(
     attributes: Mapping[str, Scalar],
     context: Context | None = None,
     *,
+    links: Sequence[trace.Link] = (),
     start_time: int | None = None,
 ) -> trace.Span:
     """Start a span with attributes that are clean: texts, numbers and truth values under texts.
 
-    ``start_time`` is in nanoseconds since 1970, by default now.
+    ``links`` are there when samplers and processors look. ``start_time`` is in nanoseconds since 1970,
+    by default now.
     """
     if type(tracer) is trace.ProxyTracer:  # made before there was a provider
         tracer = tracer._tracer
     span = _light(tracer, name, kind, attributes, context) if type(tracer) is Tracer else None
     if span is None:
-        return tracer.start_span(name, context, kind, attributes, start_time=start_time)
+        return tracer.start_span(name, context, kind, attributes, links, start_time=start_time)
+    if links:
+        span.hold(links)
     span.start(start_time, context)
     return span
 

@@ -565,6 +565,33 @@ def test_the_name_of_a_function() -> None:
 # --- what adapters use -------------------------------------------------------------------------------------
 
 
+def test_samplers_and_processors_see_the_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The link is there when the span starts: what is decided then may depend on it."""
+    seen: list[Any] = []
+
+    class Asking(sampling.Sampler):
+        def should_sample(self, *args: Any, **kwargs: Any) -> sampling.SamplingResult:
+            links = kwargs.get("links", args[5] if len(args) > 5 else None)
+            seen.append([link.context.trace_id for link in links or ()])
+            return sampling.SamplingResult(sampling.Decision.RECORD_AND_SAMPLE)
+
+        def get_description(self) -> str:
+            return "Asking"
+
+    class Watcher(SimpleSpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            seen.append([link.context.trace_id for link in span.links])
+
+    run = Run("invoice.send", link=trace.SpanContext(7, 8, is_remote=True))
+    for sampler in (sampling.ALWAYS_ON, Asking()):
+        tracers = TracerProvider(sampler, shutdown_on_exit=False)
+        tracers.add_span_processor(Watcher(InMemorySpanExporter()))
+        monkeypatch.setattr(jobs, "_tracer", tracers.get_tracer("jobs"))
+        with jobs.running(run):
+            pass
+    assert seen == [[7], [7], [7]]
+
+
 def test_a_run_of_an_adapter(telemetry: Telemetry, tracer: trace.Tracer) -> None:
     """Everything that a queue knows is on the span, and the work's identity is the work's."""
     due = datetime.now(timezone.utc) - timedelta(seconds=5)

@@ -180,6 +180,34 @@ def test_processors_see_it_in_the_given_context() -> None:
     assert seen == [("a", PARENTS["local"]), ("a", None)]
 
 
+@pytest.mark.parametrize("settings", ["default", "adding", "small"])
+def test_links_are_there_at_the_start(settings: str) -> None:
+    """Samplers and processors see them, as limits allow, and those that are invalid are none."""
+    links = [trace.Link(SpanContext(number, 4, is_remote=True), {"n": 1}) for number in (0, 3, 5)]
+    seen: list[Any] = []
+
+    class Watcher(SpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            seen.append(
+                ([(at.context, dict(at.attributes)) for at in span.links], span.dropped_links)
+            )
+
+    def recorder() -> Recorder:
+        made = Recorder(**PROVIDERS[settings])
+        made.provider.add_span_processor(Watcher())
+        return made
+
+    official, ours = recorder(), recorder()
+    theirs = official.tracer.start_span("n", Context(), SpanKind.CLIENT, GIVEN, links)
+    made = light_spans.start_span(ours.tracer, "n", SpanKind.CLIENT, GIVEN, Context(), links=links)
+    for span in (theirs, made):
+        span.add_link(SpanContext(6, 4, is_remote=True))
+        span.end()
+    assert seen[0] == seen[1] and seen[0][0]
+    assert ours.spans() == official.spans()
+    assert isinstance(made, light_spans.LightSpan) is (settings != "adding")
+
+
 def test_too_late() -> None:
     """An ended span takes no attribute."""
     span: Any = light_spans.start_span(Recorder().tracer, "n", SpanKind.CLIENT, GIVEN)

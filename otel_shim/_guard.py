@@ -17,13 +17,18 @@ logger = logging.getLogger("otel_shim")
 if logger.level == logging.NOTSET:
     logger.setLevel(logging.INFO)  # a handful of lines at the start: what identity is taken from
 _reported: set[str] = set()
+_TIME_LIMITS = (
+    ("billiard.exceptions", "SoftTimeLimitExceeded"),
+    ("rq.timeouts", "BaseTimeoutException"),
+)
 
 
 def guarded(default: _D) -> Callable[[Callable[_P, _R]], Callable[_P, _R | _D]]:
     """Make a function return ``default`` where it would raise an ``Exception``.
 
     Each fault is counted; the first one of a function is logged with its traceback.
-    Only code of ours may stand under it: errors of the application must pass unchanged.
+    Only code of ours may stand under it: errors of the application must pass unchanged, and so does
+    its time limit (``is_time_limit``).
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R | _D]:
@@ -31,13 +36,25 @@ def guarded(default: _D) -> Callable[[Callable[_P, _R]], Callable[_P, _R | _D]]:
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _R | _D:
             try:
                 return function(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is ours, not the app's
+            except Exception as error:  # whatever else it is, it is ours, not the app's
+                if is_time_limit(error):
+                    raise
                 report(function, error)
                 return default
 
         return call
 
     return decorate
+
+
+def is_time_limit(error: BaseException | None) -> bool:
+    """Whether this is the time limit of Celery or RQ, or a kind of it.
+
+    A signal raises it wherever the process is at the moment, so also in our code; it is meant for the
+    application. Told by name: neither library is imported for that.
+    """
+    kinds = type(error).__mro__
+    return any((kind.__module__, kind.__name__) in _TIME_LIMITS for kind in kinds)
 
 
 def report(where: Callable[..., Any], error: Exception) -> None:

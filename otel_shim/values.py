@@ -1,9 +1,14 @@
-"""Values that JSON and OTLP can hold, made from whatever an application logs. Never raises."""
+"""Values that JSON and OTLP can hold, made from whatever an application logs.
+
+Nothing raises here, but for the application's time limit, which may strike anywhere.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Any
+
+from otel_shim._guard import is_time_limit
 
 _DEPTH = 6
 """Levels of a structure that are kept; what is deeper, or contains itself, ends as text."""
@@ -45,5 +50,7 @@ def written(value: Any) -> str:
     """The text of an object, or its type where it cannot be written."""
     try:
         return encodable(str(value)[:_LONGEST])
-    except Exception:  # noqa: BLE001 - code of the application, which may do anything
+    except Exception as error:  # code of the application, which may do anything
+        if is_time_limit(error):
+            raise
         return f"<{type(value).__name__}>"

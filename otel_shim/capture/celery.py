@@ -26,7 +26,7 @@ from opentelemetry.metrics import get_meter_provider
 
 from otel_shim import _semconv as semconv
 from otel_shim import jobs, queues
-from otel_shim._guard import guarded
+from otel_shim._guard import guarded, is_time_limit
 from otel_shim.capture import celery_queue, deliveries
 from otel_shim.capture.deliveries import ENQUEUED_AT, QUEUE, Delivery
 from otel_shim.capture.patches import Patches
@@ -181,7 +181,7 @@ def _postrun(task_id: Any = None, state: Any = None, retval: Any = None, **_: An
         error, _KILLED
     ):  # the worker's main process tells of it, in any case
         return taken.leave()
-    timed_out = type(error).__name__ == "SoftTimeLimitExceeded"
+    timed_out = is_time_limit(error)
     return taken.end(error, semconv.SAAS_JOB_OUTCOME_TIMEOUT if timed_out else None)
 
 

@@ -20,7 +20,7 @@ from opentelemetry.metrics import get_meter_provider
 
 from otel_shim import _semconv as semconv
 from otel_shim import context, jobs, queues
-from otel_shim._guard import guarded
+from otel_shim._guard import guarded, is_time_limit
 from otel_shim.capture import deliveries, rq_horse, rq_queue
 from otel_shim.capture.deliveries import Delivery
 from otel_shim.capture.patches import Patches
@@ -168,8 +168,8 @@ def _run(
     taken: deliveries.Taken | None,
     late: Exception | None,
 ) -> Any:
-    rq_horse.began(taken)
     try:
+        rq_horse.began(taken)
         if late is not None:
             raise late
         result = wrapped(*args, **kwargs)
@@ -184,17 +184,12 @@ def _run(
 def _end(taken: deliveries.Taken | None, error: BaseException | None, result: Any) -> None:
     """The outcome, where neither error nor its absence tells it."""
     outcome = None
-    if _is_timeout(error):
+    if is_time_limit(error):
         outcome = semconv.SAAS_JOB_OUTCOME_TIMEOUT
     elif type(result).__name__ == "Retry" and type(result).__module__.startswith("rq."):
         outcome = semconv.SAAS_JOB_OUTCOME_FAILURE
     if taken is not None:
         taken.end(error, outcome)
-
-
-def _is_timeout(error: BaseException | None) -> bool:
-    """Whether this is RQ's time limit, which a signal raises wherever the process is at the moment."""
-    return type(error).__module__ == "rq.timeouts"
 
 
 @guarded(default=None)
@@ -241,7 +236,7 @@ def _declared(job: Any) -> tuple[str | None, Exception | None]:
     try:
         return jobs.declared_name(job.func), None
     except Exception as error:  # noqa: BLE001 - the application's code, which may do anything
-        return None, error if _is_timeout(error) else None
+        return None, error if is_time_limit(error) else None
 
 
 def _birth(wrapped: Any, worker: Any, args: Args, kwargs: Kwargs) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 from otel_shim import _semconv as semconv
 from otel_shim import counters
-from otel_shim._guard import logger
+from otel_shim._guard import is_time_limit, logger
 from otel_shim.queues import QueueReading, Read
 
 STATES = (
@@ -37,7 +37,9 @@ def read_of(
     try:
         make = _given(counts, oldest) if counts is not None else _made(**columns)
         return _reader(engine, make)
-    except Exception as error:  # noqa: BLE001 - the application starts all the same
+    except Exception as error:  # the application starts all the same
+        if is_time_limit(error):
+            raise
         counters.add("queue_rejected")
         logger.error(
             "otel_shim.sql_queue: %s: %s; the queue is not read", type(error).__name__, error

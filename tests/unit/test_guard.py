@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import logging
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, cast
 
 import pytest
+from billiard.exceptions import SoftTimeLimitExceeded  # type: ignore[import-untyped]
+from rq.timeouts import BaseTimeoutException, JobTimeoutException
 
+import otel_shim
 from otel_shim import counters
-from otel_shim._guard import guarded
+from otel_shim._guard import guarded, is_time_limit
+from otel_shim.capture import rq
+from otel_shim.values import written
 
 
 @guarded(default="fallback")
@@ -34,3 +43,64 @@ def test_exits_pass() -> None:
     with pytest.raises(KeyboardInterrupt):
         _interrupted()
     assert counters.snapshot() == {}
+
+
+class _OwnLimit(JobTimeoutException):
+    """What an application may make of it."""
+
+
+@pytest.fixture(
+    params=[SoftTimeLimitExceeded, BaseTimeoutException, JobTimeoutException, _OwnLimit]
+)
+def limit(request: pytest.FixtureRequest) -> Iterator[type[Exception]]:
+    """A time limit, which the signal raises as Celery's pool and RQ do it."""
+    kind: type[Exception] = request.param
+
+    def strike(number: int, frame: FrameType | None) -> None:
+        raise kind("time is over")
+
+    before = signal.signal(signal.SIGALRM, strike)
+    yield kind
+    signal.signal(signal.SIGALRM, before)
+
+
+@guarded(default=None)
+def _struck() -> None:
+    signal.raise_signal(signal.SIGALRM)
+
+
+class _Striking:
+    """The limit strikes while somebody looks at it."""
+
+    def __str__(self) -> str:
+        signal.raise_signal(signal.SIGALRM)
+        return "never"
+
+    def __bool__(self) -> bool:
+        return bool(str(self))
+
+    @property
+    def func(self) -> Any:
+        return str(self)
+
+
+def test_a_time_limit_passes(limit: type[Exception]) -> None:
+    """Where a time limit strikes in our code, it is still the application's."""
+    with pytest.raises(limit, match="time is over"):
+        _struck()
+    with pytest.raises(limit):
+        written(_Striking())
+    with pytest.raises(limit):
+        written(_Striking())
+    with pytest.raises(limit):
+        otel_shim.sql_queue(None, state=1, states=cast(Any, _Striking()), enqueued_at=1)
+    name, late = rq._declared(_Striking())
+    assert (name, type(late)) == (None, limit)
+    assert counters.snapshot() == {}
+
+
+def test_a_time_limit_is_told_by_its_whole_name() -> None:
+    """A class of the same name from elsewhere is a fault like any other."""
+    assert not is_time_limit(type("SoftTimeLimitExceeded", (Exception,), {})())
+    assert not is_time_limit(TimeoutError())
+    assert not is_time_limit(None)

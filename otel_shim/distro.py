@@ -158,6 +158,8 @@ def pre_instrument() -> None:
     fastapi.install(capture if wired.wants("fastapi") else None, resolver)
     if wired.wants("starlette"):
         starlette.install(capture)
+    elif wired.wants("fastapi"):
+        starlette.watch_mounts()
     if wired.wants("sqlalchemy"):
         sqlalchemy.install()
     if wired.wants("httpx"):

@@ -31,11 +31,10 @@ from otel_shim.capture.asgi import (
     Send,
 )
 from otel_shim.capture.resolver import Resolution
+from otel_shim.signals.metrics import MOUNTED
 
 _FASTAPI_TRACED = "fastapi.telemetry"
 _TRACED = "_otel_shim_traced"
-_MOUNTED = "otel_shim.mounted"
-"""The key of the ASGI scope under which the templates of the mounts above stand."""
 _ABOUT_THE_CLIENT = (CLIENT_ADDRESS, CLIENT_PORT, USER_AGENT_ORIGINAL)
 """What FastAPI's own telemetry leaves out: it tells people apart without their consent."""
 
@@ -47,6 +46,12 @@ def install(capture: Capture) -> None:
     )
     wrapt.register_post_import_hook(_watch_routes, "starlette.routing")
     wrapt.register_post_import_hook(_watch_included, "fastapi.routing")
+    watch_mounts()
+
+
+def watch_mounts() -> None:
+    """Know the templates of mounts; all that FastAPI needs of this where Starlette is switched off."""
+    wrapt.register_post_import_hook(_watch_mounts, "starlette.routing")
 
 
 @guarded(default=None)
@@ -107,6 +112,10 @@ def _watch_routes(module: Any) -> None:
     """Look at each request where its route is known: after all middleware, before the endpoint."""
     for kind in (module.Route, module.WebSocketRoute):
         _watch(kind, _enter)
+
+
+@guarded(default=None)
+def _watch_mounts(module: Any) -> None:
     _watch(module.Mount, _descend)
 
 
@@ -132,7 +141,7 @@ def _watch(kind: Any, look: Callable[[Any, ASGIScope], None]) -> None:
 def _descend(mount: Any, scope: ASGIScope) -> None:
     """Remember the template of a mount: the root path has the values of its parameters."""
     if RESOLUTION in scope:
-        scope[_MOUNTED] = scope.get(_MOUNTED, "") + mount.path
+        scope[MOUNTED] = scope.get(MOUNTED, "") + mount.path
 
 
 @guarded(default=None)
@@ -155,6 +164,6 @@ def _enter(route: Any, scope: ASGIScope) -> None:
         resolution.from_scope(path=True)
     span = resolution.span()
     if span is not None and scope.get(_FASTAPI_TRACED, span) is None:  # FastAPI's it names itself
-        name = scope.get(_MOUNTED, "") + route.path
+        name = scope.get(MOUNTED, "") + route.path
         span.set_attribute(HTTP_ROUTE, name)
         span.update_name(f"{_details(scope)[0]} {name}")

@@ -45,6 +45,10 @@ _METHODS = frozenset(
 _OTHER_METHOD = "_OTHER"
 _CONTENT_LENGTH = b"content-length"
 _NATIVE = "fastapi.telemetry"
+MOUNTED = "otel_shim.mounted"
+"""The key of the ASGI scope under which the templates of the mounts above stand."""
+_BELOW = "/{path}"
+"""How Starlette's and FastAPI's mounts write what is below them."""
 _LONGEST_LABEL = 64
 _Key = tuple[str, str, Any, int, str, str | None, str | None]
 _KEYS = (
@@ -235,9 +239,18 @@ def _route(scope: MutableMapping[str, Any], root: context.LocalRoot | None) -> A
     """The template of the route; None where the request was not routed. Never the path."""
     route = root.current_endpoint().get(HTTP_ROUTE) if root is not None else None
     route = route or getattr(scope.get(_NATIVE), "route", None)
-    if route is None and isinstance(path := getattr(scope.get("route"), "path", None), str):
-        route = scope.get("root_path", "").removesuffix("/") + path
-    return route
+    return route or _template(scope)
+
+
+def _template(scope: MutableMapping[str, Any]) -> str | None:
+    """Of mounts and route together. The root path would do but for the values of the mounts' parameters."""
+    found, mounted = scope.get("route"), scope.get(MOUNTED, "")
+    path, whole = getattr(found, "path", None), getattr(found, "path_format", None)
+    if not isinstance(path, str):
+        return None
+    if isinstance(whole, str) and whole == path + _BELOW:  # a mount, and no route below it
+        return (mounted or path) + _BELOW
+    return str(mounted + path)
 
 
 def _at(root: context.LocalRoot | None) -> Context:

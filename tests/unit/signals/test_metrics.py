@@ -18,12 +18,15 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.routing import Mount, Route, WebSocketRoute
 
 import otel_shim
 from otel_shim import _semconv as semconv
 from otel_shim import config, jobs
 from otel_shim.capture import fastapi as capture
+from otel_shim.capture import starlette as starlette_capture
 from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.signals import metrics
@@ -293,6 +296,52 @@ async def test_what_is_not_sampled_is_counted_by_its_route(
     (point,) = recorded.points(REQUESTS)
     assert (point.attributes or {})["http.route"] == "/plans/{plan_id}"
     assert not point.exemplars
+
+
+@pytest.fixture
+def mounts(shim: Callable[..., Meter], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Meter]:
+    """Puts the shim into plain Starlette too; taken out afterwards."""
+    monkeypatch.setattr(Starlette, "__call__", Starlette.__call__)
+    for route in (Route, WebSocketRoute, Mount, routing.APIRoute):
+        monkeypatch.setattr(route, "handle", route.handle)
+
+    def install() -> Meter:
+        made = meter()
+        settings = config.from_environ({})
+        resolver = Resolver(settings.sources)
+        wired = Capture(settings, resolver, RequestMetrics(made.provider))
+        capture.install(wired, resolver)
+        starlette_capture.install(wired)
+        return made
+
+    return install
+
+
+def below_mounts(kind: str) -> Any:
+    """Routes below a mount that names a tenant, in an application of each kind."""
+    if kind == "starlette":
+        routes = [Mount("/tenants/{tenant}", app()), Mount("/silent/{tenant}", routes=[])]
+        return Starlette(routes=routes)
+    telemetry = {"tracing": False} if kind == "untraced" else {}
+    made = fastapi.FastAPI(telemetry=telemetry)  # type: ignore[arg-type]
+    made.mount("/tenants/{tenant}", app())
+    made.mount("/silent/{tenant}", Starlette())
+    return made
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+@pytest.mark.parametrize("kind", ["starlette", "fastapi", "untraced"])
+async def test_what_a_mount_was_asked_for_is_no_label(
+    mounts: Callable[..., Meter], monkeypatch: pytest.MonkeyPatch, kind: str, sampled: bool
+) -> None:
+    """Its template is; the root path of a mounted application has the values."""
+    recorded = mounts()
+    if not sampled:
+        never = TracerProvider(sampler=ALWAYS_OFF)
+        monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", never)
+    await call(below_mounts(kind), "/tenants/acme/plans/1", "/silent/acme/nowhere")
+    found = {point.get("http.route") for point in labels(recorded.points(REQUESTS))}
+    assert found == {"/tenants/{tenant}/plans/{plan_id}", "/silent/{tenant}/{path}"}
 
 
 def test_nothing_is_recorded_without_an_sdk() -> None:

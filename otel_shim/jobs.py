@@ -359,6 +359,8 @@ def end_run(
     if work is None or work.ended:
         return None
     work.ended = True
+    if isinstance(error, GeneratorExit):  # whoever read from it stopped: not wrong, and not all of it
+        outcome = outcome or semconv.SAAS_JOB_OUTCOME_PARTIAL
     ended = _ended(work, _failure(error), outcome)
     _conclude(ended)
     return ended
@@ -379,7 +381,7 @@ def _failure(error: BaseException | None) -> BaseException | None:
     """The error, unless it is only a way to end."""
     if isinstance(error, SystemExit):
         return error if error.code else None
-    return None if isinstance(error, (GeneratorExit, StopIteration)) else error
+    return None if isinstance(error, GeneratorExit) else error
 
 
 def _ended(work: Work, error: BaseException | None, outcome: str | None) -> Ended:

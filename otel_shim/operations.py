@@ -235,9 +235,7 @@ def _end(started: _Started, error: BaseException | None) -> None:
     if isinstance(started, Work):
         jobs.end_run(started, error)
         return
-    if isinstance(error, (GeneratorExit, StopIteration)):
-        error = None
-    if error is not None:
+    if error is not None and not isinstance(error, GeneratorExit):
         started.span.set_attribute(ERROR_TYPE, type(error).__qualname__)
         started.span.set_status(Status(StatusCode.ERROR))
     started.span.end()

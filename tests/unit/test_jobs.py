@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import datetime, timedelta, timezone
@@ -323,6 +323,7 @@ def test_an_error_passes_unchanged(telemetry: Telemetry) -> None:
         (TimeoutError(), 60, "failure"),  # somebody else's time
         (TimeoutError(), None, "failure"),
         (ValueError(), 1e-9, "failure"),
+        (StopIteration(), None, "failure"),  # of an iterator that nobody caught
         (SystemExit(0), None, "success"),
         (SystemExit(), None, "success"),
         (SystemExit(3), None, "failure"),
@@ -456,6 +457,33 @@ async def test_coroutines_and_generators(telemetry: Telemetry) -> None:
     items = {s.name: (s.attributes or {})["saas.job.items.read"] for s in telemetry.spans()}
     assert items == {"of.coroutine": 1, "of.generator": 2, "of.stream": 2, "of.block": 1}
     assert reported() == {}
+
+
+async def test_a_generator_that_is_abandoned_is_no_success(telemetry: Telemetry) -> None:
+    """Its consumer stops after 3 of 10 items: nothing failed, and the job is not done."""
+
+    @otel_shim.job("of.generator")
+    def generator() -> Iterator[int]:
+        yield from range(10)
+
+    @otel_shim.job("of.stream")
+    async def stream() -> AsyncGenerator[int, None]:
+        for item in range(10):
+            yield item
+
+    items = generator()
+    assert [next(items) for _ in range(3)] == [0, 1, 2]
+    del items
+    later = stream()
+    assert [await anext(later) for _ in range(3)] == [0, 1, 2]
+    await later.aclose()
+    for name in ("of.generator", "of.stream"):
+        assert telemetry.span(name)["saas.job.outcome"] == "partial"
+        assert run_span(telemetry, name).status.status_code is StatusCode.UNSET
+        beat = heartbeats.beats()[name]
+        assert (beat.active, beat.last_success) == (0, None)
+    assert list(generator()) == list(range(10))
+    assert heartbeats.beats()["of.generator"].last_success is not None
 
 
 def test_a_cancelled_coroutine_ends_its_run(telemetry: Telemetry) -> None:

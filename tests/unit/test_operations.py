@@ -160,6 +160,19 @@ def test_function_that_fails(telemetry: Telemetry) -> None:
     _assert_failed(_only(telemetry), LookupError)
 
 
+def test_function_that_lets_a_stop_iteration_out(telemetry: Telemetry, tracer: trace.Tracer) -> None:
+    """That of an iterator which nobody caught is an error as any other."""
+
+    @otel_shim.operation(NAME)
+    def first() -> Any:
+        return next(iter(()))
+
+    with tracer.start_as_current_span("above"), pytest.raises(StopIteration):
+        first()
+    (span,) = [span for span in telemetry.spans() if span.name == NAME]
+    _assert_failed(span, StopIteration)
+
+
 async def test_coroutine_function(telemetry: Telemetry) -> None:
     """Still a coroutine function, and current over its awaits."""
 

@@ -128,9 +128,7 @@ def _address(sending: deliveries.Sending | None, job: Any, queue: Any, due: Any)
 
 def _mark(job: Any, queue: str) -> None:
     """Write into the job what its worker needs; not into the dictionary that the application gave."""
-    if (
-        getattr(job, "_unreadable_meta", None) is not None
-    ):  # RQ keeps what it could not read as it is
+    if not _is_readable(job):
         return
     carrier: dict[str, Any] = {}
     deliveries.mark(carrier, queue)
@@ -158,13 +156,13 @@ def _perform(wrapped: Any, job: Any, args: Args, kwargs: Kwargs) -> Any:
     taken = deliveries.take(delivery) if delivery is not None else None
     if taken is None and late is None:
         return wrapped(*args, **kwargs)
-    return _run(wrapped, args, kwargs, taken, late)
+    return _run(wrapped, job, (args, kwargs), taken, late)
 
 
 def _run(
     wrapped: Any,
-    args: Args,
-    kwargs: Kwargs,
+    job: Any,
+    given: tuple[Args, Kwargs],
     taken: deliveries.Taken | None,
     late: Exception | None,
 ) -> Any:
@@ -172,10 +170,12 @@ def _run(
         rq_horse.began(taken)
         if late is not None:
             raise late
-        result = wrapped(*args, **kwargs)
+        result = wrapped(*given[0], **given[1])
     except BaseException as error:
         _end(taken, error, None)
         raise
+    if not _asks_again(result):
+        _begin_anew(job)
     _end(taken, None, result)
     return result
 
@@ -186,17 +186,41 @@ def _end(taken: deliveries.Taken | None, error: BaseException | None, result: An
     outcome = None
     if is_time_limit(error):
         outcome = semconv.SAAS_JOB_OUTCOME_TIMEOUT
-    elif type(result).__name__ == "Retry" and type(result).__module__.startswith("rq."):
+    elif _asks_again(result):
         outcome = semconv.SAAS_JOB_OUTCOME_FAILURE
     if taken is not None:
         taken.end(error, outcome)
+
+
+def _asks_again(result: Any) -> bool:
+    """Whether a job returned RQ's ``Retry``."""
+    return type(result).__name__ == "Retry" and type(result).__module__.startswith("rq.")
+
+
+@guarded(default=None)
+def _begin_anew(job: Any) -> None:
+    """A run that succeeded was the last attempt; RQ saves the job when it is to be repeated.
+
+    A repetition is due by a schedule of its own: RQ's ``Repeat`` gives no time that could be read here.
+    """
+    if META not in job.meta or not _is_readable(job):
+        return
+    kept = {key: item for key, item in _carrier(job).items() if key not in (_ATTEMPTS, _DUE)}
+    if getattr(job, "repeats_left", None):
+        kept[_TRIGGER] = semconv.SAAS_JOB_TRIGGER_SCHEDULE
+    job.meta = {**job.meta, META: kept}
+
+
+def _is_readable(job: Any) -> bool:
+    """Whether RQ could read what is in ``job.meta``; it keeps as it is what it could not."""
+    return getattr(job, "_unreadable_meta", None) is None
 
 
 @guarded(default=None)
 def _delivery(job: Any, name: str | None) -> Delivery:
     carrier = _carrier(job)
     attempt = int(carrier.get(_ATTEMPTS) or 0) + 1
-    if getattr(job, "_unreadable_meta", None) is None:  # RQ saves it when it retries the job
+    if _is_readable(job):  # RQ saves it when it retries the job
         job.meta = {**job.meta, META: {**carrier, _ATTEMPTS: attempt}}
     return Delivery(
         _SYSTEM,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rq import Retry
 
 from otel_shim import _semconv as semconv
 from otel_shim import jobs, queues
@@ -95,6 +97,42 @@ class TestMeta:
         assert [each.trigger for each in deliveries_made if each] == ["manual", "retry", "retry"]
         assert not rq._is_new(found)
 
+    def test_a_repetition_is_no_retry(self) -> None:
+        """What succeeded is over; the next run is there because it is to be repeated."""
+        found = job(repeats_left=3, meta={rq.META: {"saas-due": 1000.0}, "customer": 7})
+        seen = []
+        for fails in (True, False, True, False, False):
+            delivery = rq._delivery(found, None)
+            assert delivery is not None
+            seen.append((delivery.attempt, delivery.trigger, delivery.due))
+            perform(found, fails)
+        assert seen == [
+            (1, "manual", 1000.0),
+            (2, "retry", 1000.0),
+            (1, "schedule", None),
+            (2, "retry", None),
+            (1, "schedule", None),
+        ]
+        assert found.meta["customer"] == 7
+
+    def test_a_retry_that_is_returned_counts_on(self) -> None:
+        """Only success is the end of an attempt."""
+        found = job(repeats_left=1)
+        rq._delivery(found, None)
+        rq._run(lambda: Retry(max=3), found, ((), {}), None, None)
+        delivery = rq._delivery(found, None)
+        assert delivery is not None
+        assert (delivery.attempt, delivery.trigger) == (2, "retry")
+
+    def test_success_without_repetition_is_no_schedule(self) -> None:
+        """Who puts a job in again by hand asks for it by hand."""
+        found = job(repeats_left=0)
+        rq._delivery(found, None)
+        perform(found, fails=False)
+        delivery = rq._delivery(found, None)
+        assert delivery is not None
+        assert (delivery.attempt, delivery.trigger) == (1, "manual")
+
     @pytest.mark.parametrize("meta", [{rq.META: "x"}, {rq.META: {"traceparent": 7}}])
     def test_meta_of_anybody(self, meta: dict[str, Any]) -> None:
         """What a job carries is an outside input."""
@@ -102,6 +140,17 @@ class TestMeta:
         assert found is not None
         assert found.producer is None
         assert found.attempt == 1
+
+
+def perform(found: Any, fails: bool) -> None:
+    """Run a job as ``Job.perform`` does."""
+
+    def work() -> None:
+        if fails:
+            raise ValueError
+
+    with contextlib.suppress(ValueError):
+        rq._run(work, found, ((), {}), None, None)
 
 
 def from_horse(work: Any) -> bytes:

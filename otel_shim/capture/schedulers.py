@@ -7,9 +7,10 @@ import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timezone
-from itertools import pairwise
+from datetime import datetime, timedelta, timezone
+from itertools import islice, pairwise
 from typing import Any
 
 from opentelemetry import trace
@@ -32,7 +33,16 @@ _SCHEDULER = "apscheduler.schedulers.base"
 _PENDING = "_otel_shim_pending"
 _STARTED = "_otel_shim_started"
 _MOST_REMEMBERED = 10_000
-_SAMPLED_RUNS = 60
+_TRIGGERS = "apscheduler.triggers."
+_RUNS = 370
+"""Next runs of a trigger that are looked at: a year of a daily job."""
+_SPAN = 8 * 366 * 86_400.0
+"""Seconds that are looked at: two leap days, for what runs on the 29th of February."""
+_SHORTEST_SPAN = 10 * 86_400.0
+"""Seconds that are looked at in any case: a whole week, so that nights and weekends are seen."""
+_MOST_RUNS = 15_000
+"""Runs in ten days of a job that runs each minute, and a few."""
+_AT_ONCE = timedelta(microseconds=1)
 _WEEK = [datetime(2024, 1, day, tzinfo=timezone.utc) for day in range(1, 8)]  # Monday to Sunday
 
 
@@ -297,10 +307,10 @@ def _declare(scheduler: Any, job: Any) -> None:
 
 
 def _planned(trigger: Any) -> schedule.Schedule | None:
-    """The schedule of a trigger; None for what runs once."""
+    """The schedule of a trigger; None for what runs once, and for what only its author understands."""
     kind = type(trigger).__name__
     jitter = float(getattr(trigger, "jitter", None) or 0)
-    if kind == "DateTrigger":
+    if kind == "DateTrigger" or not _is_apschedulers(trigger):
         return None
     if kind == "IntervalTrigger":
         found: schedule.Schedule | None = schedule.every(trigger.interval_length)
@@ -309,6 +319,12 @@ def _planned(trigger: Any) -> schedule.Schedule | None:
         found = _of_cron(text, trigger.timezone) if text is not None else None
         found = found or _sampled(trigger)
     return replace(found, period=found.period + jitter) if found is not None else None
+
+
+def _is_apschedulers(trigger: Any) -> bool:
+    """Whether a trigger may be asked for runs that nobody waits for: one of an application may do anything."""
+    own = type(trigger).__module__.startswith(_TRIGGERS)
+    return own and all(_is_apschedulers(each) for each in getattr(trigger, "triggers", ()))
 
 
 def _cron(trigger: Any) -> str | None:
@@ -338,11 +354,36 @@ def _of_cron(text: str, zone: Any) -> schedule.Schedule | None:
 
 
 def _sampled(trigger: Any) -> schedule.Schedule | None:
-    """The longest gap between the next runs of a trigger of any kind."""
-    now = datetime.now(timezone.utc)
-    runs = [trigger.get_next_fire_time(None, now)]
-    while runs[-1] is not None and len(runs) < _SAMPLED_RUNS:
-        runs.append(trigger.get_next_fire_time(runs[-1], runs[-1]))
-    times = [run.timestamp() for run in runs if run is not None]
+    """The longest gap between the next runs of a trigger, from a sample that nights and weekends are in."""
+    times: list[float] = []
+    for run in islice(_next_runs(trigger), _MOST_RUNS):
+        times.append(run.timestamp())
+        seen = times[-1] - times[0]
+        if len(times) > 2 and (seen > _SPAN or (len(times) > _RUNS and seen > _SHORTEST_SPAN)):
+            break
     gaps = [later - earlier for earlier, later in pairwise(times)]
     return schedule.Schedule(None, max(gaps)) if gaps else None
+
+
+def _next_runs(trigger: Any) -> Iterator[datetime]:
+    """The next runs of a trigger; none of one that would not come back.
+
+    ``AndTrigger`` (3.11) looks for a time that all agree on, and goes on for ever where one of them starts
+    from the run before. Cron need not be told of it.
+    """
+    kinds = {type(each).__name__ for each in _parts(trigger)}
+    agreeing = "AndTrigger" in kinds
+    if agreeing and not kinds <= {"AndTrigger", "OrTrigger", "CronTrigger"}:
+        return
+    run = trigger.get_next_fire_time(None, datetime.now(timezone.utc))
+    while run is not None:
+        yield run
+        before = None if agreeing else run
+        run = trigger.get_next_fire_time(before, run + _AT_ONCE if agreeing else run)
+
+
+def _parts(trigger: Any) -> Iterator[Any]:
+    """A trigger, and those that it is made of."""
+    yield trigger
+    for each in getattr(trigger, "triggers", ()):
+        yield from _parts(each)

@@ -24,7 +24,7 @@ from apscheduler.executors.pool import ProcessPoolExecutor, ThreadPoolExecutor
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.calendarinterval import CalendarIntervalTrigger
-from apscheduler.triggers.combining import OrTrigger
+from apscheduler.triggers.combining import AndTrigger, OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
@@ -335,6 +335,11 @@ def test_runs_that_were_not_put_together(
 # --- what is scheduled -----------------------------------------------------------------------------------
 
 
+def _cron(**fields: Any) -> CronTrigger:
+    """Each five minutes, of what is said."""
+    return CronTrigger(minute="*/5", timezone="UTC", **fields)
+
+
 @pytest.mark.parametrize(
     ("trigger", "period", "text"),
     [
@@ -352,6 +357,11 @@ def test_runs_that_were_not_put_together(
         (CronTrigger(week=1, day_of_week="mon", timezone="UTC"), 371 * 86400.0, None),
         (CalendarIntervalTrigger(days=2, hour=3, timezone="UTC"), 2 * 86400.0, None),
         (OrTrigger([IntervalTrigger(hours=2), IntervalTrigger(hours=3)]), 7200.0, None),
+        (OrTrigger([_cron(hour="8-17"), _cron(hour=9)]), 14 * 3600.0 + 300, None),
+        (_cron(hour="8-17", end_date=NOW + timedelta(days=400)), 14 * 3600.0 + 300, None),
+        (_cron(day_of_week="mon-fri", hour="8-17", end_date="2099-01-01"), 62 * 3600.0 + 300, None),
+        (AndTrigger([_cron(hour="8-17"), _cron(day_of_week="mon-fri")]), 62 * 3600.0 + 300, None),
+        (AndTrigger([_cron(), IntervalTrigger(hours=2)]), None, None),
         (DateTrigger(NOW), None, None),
     ],
     ids=str,
@@ -365,6 +375,28 @@ def test_periods(trigger: Any, period: float | None, text: str | None) -> None:
         assert found is not None
         assert found.period == pytest.approx(period, abs=1)
         assert found.text == text
+
+
+class Weather(IntervalTrigger):  # type: ignore[misc]
+    """A trigger of an application, which looks out of the window each time it is asked."""
+
+    asked = 0
+
+    def get_next_fire_time(self, *args: Any) -> Any:
+        Weather.asked += 1
+        return super().get_next_fire_time(*args)
+
+
+def test_an_applications_own_trigger_is_not_asked(start: Start) -> None:
+    """Not once more than APScheduler asks it, alone or as a part; and no period is made up for it."""
+    trigger = Weather(hours=1)
+    assert schedulers._planned(trigger) is None
+    assert schedulers._planned(OrTrigger([trigger, IntervalTrigger(hours=2)])) is None
+    assert Weather.asked == 0
+    start().add_job(quick, trigger)
+    assert Weather.asked == 1
+    assert periods() == {}
+    assert counters.snapshot() == {}
 
 
 def periods() -> dict[str, float | None]:

@@ -2,8 +2,8 @@
 
     GET of a feed ─▶ calendar.synchronize begins ─▶ 304, an error, a login page: it ends
                                    │
-                                   └─▶ a calendar: kept by a fingerprint of its content
-                                           ─▶ Calendar.from_ical of that content: it ends
+                                   └─▶ a calendar: kept by its trace, organisation and a fingerprint of its content
+                                           ─▶ Calendar.from_ical of that content, in that trace: it ends
                                            ─▶ nobody reads it for half a minute: it ends as the fetch did
 
 What a feed is: a GET of an address that ends in ``.ics``, that begins with ``webcal:``, that asks for
@@ -23,7 +23,7 @@ from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 from opentelemetry.trace import get_current_span
 
 from otel_shim import _semconv as semconv
-from otel_shim import calendars, feeds
+from otel_shim import calendars, context, feeds
 from otel_shim._guard import guarded
 from otel_shim.capture.feed_fetch import Fetch, Memory, media_type
 from otel_shim.capture.patches import Patches
@@ -188,11 +188,11 @@ class Feeds:
 
     def _wait(self, fetch: Fetch) -> None:
         """Wait for the parser: for this content, or where it was not read yet, for any in the same work."""
-        key = _work() if fetch.body is None else feeds.fingerprint(fetch.body)
-        if key is None:
+        found = _work() if fetch.body is None else feeds.fingerprint(fetch.body)
+        if found is None:
             fetch.unread()
         else:
-            self._unread.put(key, fetch)
+            self._unread.put((_whose(), found), fetch)
 
     def parsed(self, wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """``Calendar.from_ical``."""
@@ -211,11 +211,38 @@ class Feeds:
 
     @guarded(default=None)
     def _claim(self, st: Any = None, *_: Any, **__: Any) -> Fetch | None:
-        """The fetch whose content is to be parsed."""
+        """The fetch whose content is to be parsed: of the same trace and organisation, for all others its context is not."""
         if not self._unread:
             return None
-        found = self._unread.take(feeds.fingerprint(st)) if isinstance(st, (str, bytes)) else None
-        return found or self._unread.take(_work())
+        contents = [feeds.fingerprint(st)] if isinstance(st, (str, bytes)) else []
+        for content in (*contents, _work()):
+            for whose in _reachable(_whose()):
+                found = self._unread.take((whose, content))
+                if found is not None:
+                    return found
+        return None
+
+
+class Whose(NamedTuple):
+    """The trace that work is part of, and the organisation that it is done for; None where there is none, or it is unknown."""
+
+    trace: int | None
+    organisation: str | None
+
+
+def _whose() -> Whose:
+    """Whose work is being done. Feeds of two tenants may be alike, to the last byte."""
+    at = get_current_span().get_span_context()
+    scope = context.governing() if at.is_valid else context.opened_outside(None)
+    organisation = scope.identity.org_id if scope is not None else None
+    return Whose(at.trace_id if at.is_valid else None, organisation)
+
+
+def _reachable(whose: Whose) -> tuple[Whose, ...]:
+    """Whose fetches a reader may join: its own, and in its trace those from before the organisation was known."""
+    if whose.trace is None or whose.organisation is None:
+        return (whose,)
+    return whose, whose._replace(organisation=None)
 
 
 def _work() -> Hashable:

@@ -17,7 +17,11 @@ import httpx
 import icalendar
 import pytest
 import requests
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, Tracer, get_current_span
 
+import otel_shim
+from otel_shim import context
 from otel_shim.capture import ics
 from otel_shim.capture.ics import IcalendarInstrumentor
 from otel_shim.signals import calendars
@@ -378,6 +382,83 @@ def test_many_at_once(site: Site, recording: Recording) -> None:
     assert sorted(sync.items[0] for sync in recording.syncs()) == list(range(1, 9))
     for sync in recording.syncs():
         assert sync.facts["bytes"] == len(bodies[f"/{sync.items[0]}.ics"])
+
+
+def test_two_tenants_with_equal_feeds(site: Site, recording: Recording) -> None:
+    """Each fetch is read in its own trace, for its own organisation, whoever parses first; no other context is entered."""
+    tracer = recording.tracers.get_tracer("app")
+    with tracer.start_as_current_span("a") as a, otel_shim.identity(org_id="acme"):
+        first = httpx.get(site.feed).text
+        with start_root(tracer, "b") as b, otel_shim.identity(org_id="globex"):
+            second = httpx.get(site.feed).text
+            assert not recording.syncs(), "a fetch concludes no other"
+            assert parse(first) == (trace_of(b), "globex")
+        assert [sync.span.context.trace_id for sync in recording.syncs()] == [trace_of(b)]
+        assert parse(second) == (trace_of(a), "acme")
+    assert {sync.span.context.trace_id for sync in recording.syncs()} == {trace_of(a), trace_of(b)}
+
+
+def test_tenants_walked_in_one_trace(site: Site, recording: Recording) -> None:
+    """A job that works for one organisation after another joins no fetch of the one to the reading of the other."""
+    tracer = recording.tracers.get_tracer("app")
+    with tracer.start_as_current_span("job") as job:
+        with otel_shim.identity(org_id="acme"):
+            text = httpx.get(site.feed).text
+        with otel_shim.identity(org_id="globex"):
+            assert parse(text) == (trace_of(job), "globex")
+        assert not recording.syncs()
+        with otel_shim.identity(org_id="acme"):
+            assert parse(text) == (trace_of(job), "acme")
+        assert len(recording.syncs()) == 1
+
+
+def test_no_span_on_one_side(site: Site, recording: Recording) -> None:
+    """What was fetched outside of any span is not joined to a trace, nor the other way round."""
+    tracer = recording.tracers.get_tracer("app")
+    text = httpx.get(site.feed).text
+    with tracer.start_as_current_span("request"):
+        icalendar.Calendar.from_ical(text)
+        assert not recording.syncs()
+        httpx.get(site.feed)
+    icalendar.Calendar.from_ical(text)
+    assert len(recording.syncs()) == 1
+    icalendar.Calendar.from_ical(text)
+    assert len(recording.syncs()) == 1
+
+
+def test_organisations_without_a_span(site: Site, recording: Recording) -> None:
+    """Outside of any span, too, a fetch is joined to a reading for the same organisation only."""
+    with otel_shim.identity(org_id="acme"):
+        text = httpx.get(site.feed).text
+    with otel_shim.identity(org_id="globex"):
+        icalendar.Calendar.from_ical(text)
+    assert not recording.syncs()
+    with otel_shim.identity(org_id="acme"):
+        icalendar.Calendar.from_ical(text)
+    assert len(recording.syncs()) == 1
+
+
+def parse(text: str) -> tuple[int, str | None]:
+    """Parse, by the wrapper; gives the trace and the organisation that the parser was at work for."""
+
+    def inside(_: str) -> icalendar.Calendar:
+        scope = context.governing()
+        seen.append((trace_of(get_current_span()), scope.identity.org_id if scope else None))
+        return icalendar.Calendar()
+
+    seen: list[tuple[int, str | None]] = []
+    IcalendarInstrumentor()._capture.parsed(inside, None, (text,), {})
+    return seen[0]
+
+
+def start_root(tracer: Tracer, name: str) -> Any:
+    """A trace of its own."""
+    return tracer.start_as_current_span(name, context=Context())
+
+
+def trace_of(span: Span) -> int:
+    """The trace of a span."""
+    return span.get_span_context().trace_id
 
 
 def test_staleness(site: Site, recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:

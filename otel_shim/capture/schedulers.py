@@ -243,7 +243,8 @@ def _add(wrapped: Any, scheduler: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 @guarded(default=None)
 def _added(scheduler: Any, job: Any, *_: Any, **__: Any) -> None:
-    _declare(scheduler, job)
+    """It may take the place of another (``replace_existing``), or not be to run (no ``next_run_time``)."""
+    _modified(scheduler, job)
 
 
 def _modify(wrapped: Any, scheduler: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

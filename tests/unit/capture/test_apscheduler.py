@@ -424,6 +424,31 @@ def test_what_is_declared_follows_the_scheduler(start: Start) -> None:
     assert counters.snapshot() == {}
 
 
+def test_a_job_that_takes_the_place_of_another(start: Start) -> None:
+    """What is declared is the new one; and nothing, while it is added without a time to run at."""
+    scheduler = start()
+    options: dict[str, Any] = {"id": "one", "replace_existing": True}
+    scheduler.add_job(quick, "interval", hours=1, **options)
+    scheduler.add_job(quick, "interval", hours=2, **options)
+    assert periods() == {"quick": 7200.0}
+    scheduler.add_job(quick, "interval", hours=2, next_run_time=None, **options)
+    assert periods() == {}
+    scheduler.resume_job("one")
+    assert periods() == {"quick": 7200.0}
+    scheduler.add_job(failing, "interval", hours=3, **options)
+    assert periods() == {"failing": 10800.0}
+    assert counters.snapshot() == {}
+
+
+def test_a_job_that_is_added_paused(start: Start) -> None:
+    """It cannot be missed."""
+    scheduler = start()
+    job = scheduler.add_job(quick, "interval", hours=1, next_run_time=None)
+    assert periods() == {}
+    job.resume()
+    assert periods() == {"quick": 3600.0}
+
+
 def test_two_schedules_of_one_function(start: Start) -> None:
     """It is missed by the one that runs more often, for as long as that is there."""
     scheduler = start()

@@ -359,7 +359,7 @@ def end_run(
     if work is None or work.ended:
         return None
     work.ended = True
-    if isinstance(error, GeneratorExit):  # whoever read from it stopped: not wrong, and not all of it
+    if isinstance(error, GeneratorExit):  # its reader stopped: not wrong, and not all of it
         outcome = outcome or semconv.SAAS_JOB_OUTCOME_PARTIAL
     ended = _ended(work, _failure(error), outcome)
     _conclude(ended)

@@ -160,7 +160,9 @@ def test_function_that_fails(telemetry: Telemetry) -> None:
     _assert_failed(_only(telemetry), LookupError)
 
 
-def test_function_that_lets_a_stop_iteration_out(telemetry: Telemetry, tracer: trace.Tracer) -> None:
+def test_function_that_lets_a_stop_iteration_out(
+    telemetry: Telemetry, tracer: trace.Tracer
+) -> None:
     """That of an iterator which nobody caught is an error as any other."""
 
     @otel_shim.operation(NAME)

@@ -45,6 +45,17 @@ def test_first_server_span_is_the_requests(telemetry: Telemetry, tracer: trace.T
     assert telemetry.span("inner") == {"saas.request.id": "r-1"}
 
 
+def test_a_request_that_is_over_gives_its_id_to_nobody(
+    telemetry: Telemetry, tracer: trace.Tracer
+) -> None:
+    """An unsampled request has no root; what a leftover task of it serves afterwards is not that request."""
+    inbound = _inbound()
+    left_over = context.with_inbound(inbound, Context())
+    inbound.close()
+    tracer.start_span("later", kind=SpanKind.SERVER, context=left_over).end()
+    assert telemetry.span("later") == {} and inbound.root is None
+
+
 def test_edge_is_marked_on_the_server_span_only(telemetry: Telemetry, tracer: trace.Tracer) -> None:
     """The mark says where identity stops: children do not repeat it."""
     with (

@@ -2,18 +2,28 @@
 
 Names: ``internal_errors``, ``identity_conflicts``, ``identity_rejected``, ``operation_rejected``,
 ``bind_without_root``, ``job_declaration_rejected``, ``job_report_rejected``, ``job_report_without_run``,
-``job_run_rejected``, ``jobs_not_watched``, ``queue_rejected``, ``queue_unread``,
+``job_report_left_out`` (of a work horse of RQ, beyond what a pipe holds), ``job_run_rejected``, ``jobs_not_watched``, ``queue_rejected``, ``queue_unread``,
 ``<signal>_exported``, ``<signal>_export_failed``, ``<signal>_queue_dropped``,
 ``<signal>_unencodable``.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 
 _lock = threading.Lock()
 _counts: Counter[str] = Counter()
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # a thread of the parent may have held the other
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def add(name: str, count: int = 1) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -50,6 +51,10 @@ class Outage:
         self._failing: set[str] = set()
         self._since = 0.0
         self._ending = False
+
+    def forked(self) -> None:
+        """Take a lock of its own in a forked process: a thread of the parent may have held the other."""
+        self._lock = threading.Lock()
 
     def end(self) -> None:
         """Note that the process ends: what cannot be exported now never will be."""
@@ -104,6 +109,14 @@ class Outage:
 
 
 _outage = Outage()
+
+
+def _after_fork() -> None:
+    _outage.forked()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def is_failing() -> bool:

@@ -10,7 +10,8 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from otel_shim.signals import forks
+from otel_shim import counters
+from otel_shim.signals import export, forks
 
 SECONDS = 20
 
@@ -82,3 +83,27 @@ def test_a_child_of_a_collection_collects() -> None:
     finally:
         answer.set()
         collecting.join()
+
+
+def test_a_child_of_a_count_counts() -> None:
+    """A process that is forked while a thread of its parent counts has a lock of its own."""
+
+    def work() -> dict[str, int]:
+        counters.add("uses")
+        return counters.snapshot()
+
+    with vars(counters)["_lock"]:
+        assert in_child(work) == "{'uses': 1}"
+
+
+def test_a_child_of_an_outage_notes_its_own() -> None:
+    """A process that is forked while its parent notes a failure can note that it is over."""
+    outage = vars(export)["_outage"]
+
+    def work() -> bool:
+        outage.failed("spans", "refused")
+        outage.succeeded("spans")
+        return export.is_failing()
+
+    with vars(outage)["_lock"]:
+        assert in_child(work) == "False"

@@ -164,7 +164,7 @@ class Call:
             raise
         finally:
             detach(token)
-            self._span.end()
+            self._end()
         return response
 
     async def run_async(self, send: Any) -> Any:
@@ -180,12 +180,17 @@ class Call:
             raise
         finally:
             detach(token)
-            self._span.end()
+            self._end()
         return response
 
     @guarded(default=None)
     def _propagate(self) -> None:
         self._calls.parts.inject(self._settings["module"], self._request)
+
+    @guarded(default=None)
+    def _end(self) -> None:
+        """End the span; processors of the application are told, and may fail."""
+        self._span.end()
 
     @guarded(default=None)
     def _answered(self, response: Any, seconds: float) -> None:

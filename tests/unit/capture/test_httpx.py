@@ -18,7 +18,7 @@ from opentelemetry.instrumentation import httpx as official
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
@@ -293,6 +293,30 @@ def test_spans_are_light(light: Callable[[], None], downstream: str) -> None:
     httpx.get(f"http://{downstream}/200", trust_env=False)
     official.HTTPXClientInstrumentor().uninstrument()
     assert [type(span) for span in made] == [light_spans.LightSpan]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("url", ["http://{server}/200", "http://127.0.0.1:1/200"])
+async def test_a_processor_that_raises_at_the_end(
+    url: str, asynchronous: bool, light: Callable[[], None], downstream: str
+) -> None:
+    """The application gets its answer, or the transport's own error; the fault is counted."""
+    light()
+
+    class Raising(SpanProcessor):
+        def on_end(self, span: Any) -> None:
+            raise RuntimeError("of a processor")
+
+    expected = await call(url.format(server=downstream), Case(), asynchronous)
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(Raising())
+    official.HTTPXClientInstrumentor().instrument(tracer_provider=tracers)
+    try:
+        found = await call(url.format(server=downstream), Case(), asynchronous)
+    finally:
+        official.HTTPXClientInstrumentor().uninstrument()
+    assert found == expected and "processor" not in repr(found)
+    assert counters.snapshot() == {"internal_errors": 1}
 
 
 def test_another_instrumentation(

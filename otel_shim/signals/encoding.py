@@ -130,7 +130,8 @@ class Encoder:
         for key, value in (self._kind.attributes(item) or {}).items():
             of = type(value)
             repeats = of is int or of is bool or (of is str and len(value) <= _LONGEST)
-            parts.append(self._remembered(key, value) if repeats else self._attribute(key, value))
+            encode = self._remembered if repeats and len(key) <= _LONGEST else self._attribute
+            parts.append(encode(key, value))
         return b"".join(parts)
 
     def _attribute(self, key: str, value: Any) -> bytes:
@@ -148,8 +149,10 @@ def _span(official: _sdk_compat.Encoding, same: Callable[..., bytes], span: Read
     if parent:
         ids += [_PARENT_ID, parent.span_id.to_bytes(8, "big")]
     times = _START_AND_END.pack(_START, span.start_time or 0, _END, span.end_time or 0)
-    remote = parent is not None and parent.is_remote
-    return b"".join([*ids, times, same(span.name, span.kind, remote)])
+    name, remote = span.name, parent is not None and parent.is_remote
+    if len(name) > _LONGEST:
+        return b"".join([*ids, times, _name_kind_and_flags(official, name, span.kind, remote)])
+    return b"".join([*ids, times, same(name, span.kind, remote)])
 
 
 def _name_kind_and_flags(
@@ -171,7 +174,7 @@ def _log(
     """A log record but for its attributes; by hand where its body is text, as it nearly always is."""
     item = record.log_record
     body, name = item.body, item.event_name
-    if type(body) is not str or (name is not None and len(name) > _LONGEST):
+    if type(body) is not str or len(name or "") + len(item.severity_text or "") > _LONGEST:
         return _message(official, _Without(record, log_record=_Without(item)))
     dropped, severity = record.dropped_attributes, (item.severity_number, item.severity_text)
     parts = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Iterator, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -46,6 +48,9 @@ VALUES: tuple[Any, ...] = (
     (1, 2),
     (),
 )
+
+
+RESOURCE = Resource({"service.name": "one"})
 
 
 @pytest.fixture
@@ -108,6 +113,48 @@ def test_same_messages(encoder: encoding.Encoder, seed: int) -> None:
         ours = ExportTraceServiceRequest.FromString(encoder.encode(spans).SerializeToString())
         assert spans_of(ours) == spans_of(official)
         assert len(ours.resource_spans) == len(official.resource_spans)
+
+
+def kept(encode: Callable[[int], object]) -> int:
+    """The bytes that are still held after encoding a hundred batches."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(100):
+            encode(number)
+        return tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("where", ["name", "key", "number"])
+def test_long_names_and_keys_are_not_remembered(encoder: encoding.Encoder, where: str) -> None:
+    """Whatever an application makes names and keys of, it is encoded as ever and not kept."""
+
+    def encode(number: int) -> None:
+        text = f"{number:05}." * 10_000
+        given = {text: 7 if where == "number" else "v"} if where != "name" else {}
+        name = text if where == "name" else "s"
+        span = ReadableSpan(name, SpanContext(1, 2, False), attributes=given, resource=RESOURCE)
+        ours = ExportTraceServiceRequest.FromString(encoder.encode([span]).SerializeToString())
+        assert spans_of(ours) == spans_of(encode_spans([span]))
+
+    assert kept(encode) < 1_000_000
+
+
+def test_long_severities_are_not_remembered() -> None:
+    """Levels of logging may be called anything."""
+    encoder, (record, *_) = encoding.logs(), logged(1, 1)
+
+    def encode(number: int) -> None:
+        item = copy.copy(record.log_record)
+        item.body, item.event_name = "body", None
+        item.severity_text = f"{number:05}." * 10_000
+        one = ReadableLogRecord(item, record.resource, record.instrumentation_scope)
+        ours = ExportLogsServiceRequest.FromString(encoder.encode([one]).SerializeToString())
+        assert logs_of(ours) == logs_of(encode_logs([one]))
+
+    assert kept(encode) < 1_000_000
 
 
 def test_equal_values_of_other_types_stay_apart(encoder: encoding.Encoder) -> None:

@@ -24,6 +24,10 @@ from otel_shim.signals.calendars import Running
 _MOST_FEEDS = 10_000
 _MOST_ITEMS = 100_000
 """Items of all feeds together whose content is remembered, some 15 MB; beyond, the feeds read longest ago are forgotten."""
+_LARGE = 4 << 20
+"""Bytes of a body that is not kept until somebody reads it."""
+_ITEM = 160
+"""Bytes that an item takes in memory, as hashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class Fetch:
         self._stack = ExitStack()
         self._ended: float | None = None
         self._modified: float | None = None
+        self._seen: Known | None = None
+        self._cut = False
         self.running = running
         self.request: Request | None = None
         self.body: bytes | None = None
@@ -142,15 +148,30 @@ class Fetch:
 
     def unread(self) -> None:
         """Nobody read it: all that is known is what was fetched."""
-        if self.body is not None and not feeds.is_whole(self.body):
+        self._see()
+        if self._cut:
             return self.end(calendars.MALFORMED, self._ended)
         return self._conclude(0, self._ended)
 
+    def rest(self) -> int:
+        """Before it waits to be read: a large body is looked at now and let go. Bytes that it holds meanwhile."""
+        if self.body is not None and len(self.body) > _LARGE:
+            self._see()
+        if self._seen is not None:
+            return _ITEM * len(self._seen.items or ())
+        return len(self.body or b"")
+
+    def _see(self) -> None:
+        """Look at the body, which after that is not needed any more."""
+        if self.body is not None:
+            self._cut = not feeds.is_whole(self.body)
+            self._seen, self.body = self._look(self.body), None
+
     @guarded(default=None)
     def _conclude(self, failed: int, at: float | None) -> None:
-        if self.body is not None:
-            before = self._known
-            self._known = self._look(self.body)
+        self._see()
+        if self._seen is not None:
+            before, self._known = self._known, self._seen
             self._memory.learn(self.running.calendar.address, self._known)
             counts = feeds.compare(before.items, self._known.items or {})
             self.running.items = Items(counts.created, counts.changed, counts.deleted, failed)

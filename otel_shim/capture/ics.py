@@ -192,7 +192,7 @@ class Feeds:
         if found is None:
             fetch.unread()
         else:
-            self._unread.put((_whose(), found), fetch)
+            self._unread.put((_whose(), found), fetch, fetch.rest())
 
     def parsed(self, wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """``Calendar.from_ical``."""

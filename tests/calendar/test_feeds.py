@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from opentelemetry.trace import Span, Tracer, get_current_span
 
 import otel_shim
 from otel_shim import context
-from otel_shim.capture import ics
+from otel_shim.capture import feed_fetch, ics
 from otel_shim.capture.ics import IcalendarInstrumentor
 from otel_shim.signals import calendars
 
@@ -459,6 +460,40 @@ def start_root(tracer: Tracer, name: str) -> Any:
 def trace_of(span: Span) -> int:
     """The trace of a span."""
     return span.get_span_context().trace_id
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_large_body_is_not_kept(site: Site, recording: Recording, read: bool) -> None:
+    """It is looked at when it comes; what it says is known all the same, read or not."""
+    site.body = feed("one", "two", summary="x" * (3 << 20))
+    text = httpx.get(site.feed).text
+    assert len(text) > 6 << 20
+    fetches = [each for each in gc.get_objects() if type(each) is feed_fetch.Fetch]
+    assert [each.body for each in fetches if each.running.open] == [None]
+    assert not recording.syncs()
+    if read:
+        icalendar.Calendar.from_ical(text)
+    else:
+        IcalendarInstrumentor()._capture.finish()
+    assert recording.sync().ended == ("initial", "success", None)
+    assert recording.sync().items == (2, 0, 0, 0)
+    assert recording.sync().facts["bytes"] == len(site.body)
+
+
+def test_a_large_body_that_was_cut(site: Site, recording: Recording) -> None:
+    """Also that is known after its bytes are gone."""
+    site.body = feed("one", summary="x" * (5 << 20)).partition(b"END:VEVENT")[0]
+    httpx.get(site.feed)
+    IcalendarInstrumentor()._capture.finish()
+    assert recording.sync().ended == ("initial", "failure", "malformed")
+
+
+def test_unread_feeds_hold_few_bytes(site: Site, recording: Recording) -> None:
+    """Beyond 32 MiB of all that wait, the oldest is concluded: of twelve with 3 MiB, two."""
+    for number in range(12):
+        site.body = feed(f"{number}", summary="x" * (3 << 20))
+        httpx.get(site.url + f"/{number}.ics")
+    assert [sync.ended for sync in recording.syncs()] == [("initial", "success", None)] * 2
 
 
 def test_staleness(site: Site, recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,25 @@ def test_replaced_and_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     assert concluded == ["a", "b", "c", "d"]
 
 
+def test_too_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest are concluded until what waits holds few enough; what was taken or concluded holds none."""
+    monkeypatch.setattr(unfinished, "_MOST_BYTES", 10)
+    concluded: list[str] = []
+    waiting: Unfinished[str] = Unfinished(concluded.append, 60)
+    for value in "abc":
+        waiting.put(value, value, 3)
+    waiting.put("d", "d", 7)
+    assert concluded == ["a", "b"]
+    assert waiting.take("c") == "c"
+    waiting.put("e", "e", 3)
+    waiting.put("e", "f", 2)
+    assert concluded == ["a", "b", "e"]
+    waiting.put("too large", "g", 11)
+    assert concluded == ["a", "b", "e", "d", "f", "g"]
+    waiting.put("h", "h", 10)
+    assert len(waiting) == 1
+
+
 def test_a_conclusion_that_fails_is_counted() -> None:
     """And the next one is concluded all the same."""
     concluded: list[int] = []

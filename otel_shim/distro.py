@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from opentelemetry import _logs, propagate, trace
+from opentelemetry import _logs, trace
 from opentelemetry import metrics as metrics_api
 from opentelemetry.environment_variables import (
     OTEL_LOGS_EXPORTER,
@@ -47,11 +47,19 @@ from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
 from otel_shim.environment_variables import OTEL_SHIM_SECRET
-from otel_shim.signals import calendars, encoding, export, forks, logs, sampling, termination
+from otel_shim.signals import (
+    calendars,
+    encoding,
+    export,
+    forks,
+    logs,
+    propagation,
+    sampling,
+    termination,
+)
 from otel_shim.signals import queues as queue_metrics
 from otel_shim.signals.jobs import JobMetrics
 from otel_shim.signals.metrics import RequestMetrics
-from otel_shim.signals.propagation import EdgePropagator
 from otel_shim.signals.spans import IdentitySpanProcessor
 from otel_shim.wiring import NAME, wiring
 
@@ -146,7 +154,7 @@ def pre_instrument() -> None:
         logger.error("%s", error)
     _use_identity(settings)
     _attach_processors()
-    propagate.set_global_textmap(EdgePropagator(propagate.get_global_textmap()))
+    propagation.install()
     deliveries.use_relation(settings.queue_relation)
     export.quiet_exporters()
     forks.export_for_itself()

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opentelemetry import propagate
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
@@ -31,8 +30,8 @@ from otel_shim.capture import fastapi
 from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.model import Identity, Scalar
+from otel_shim.signals import propagation
 from otel_shim.signals.logs import IdentityLogRecordProcessor
-from otel_shim.signals.propagation import EdgePropagator
 from otel_shim.signals.spans import IdentitySpanProcessor
 
 _OWN_LOGGERS = ("opentelemetry.", "otel_shim")
@@ -205,16 +204,10 @@ def telemetry() -> Iterator[Telemetry]:
         before = _sdk_compat.swap_providers(providers.tracers, providers.loggers)
         afterwards.callback(_sdk_compat.swap_providers, *before)
         afterwards.callback(context.use_stamp, context.use_stamp(_attributes))
-        _use_propagator(afterwards)
+        afterwards.callback(propagation.install())
         _take_logs(afterwards, providers.loggers)
         _take_requests(afterwards)
         yield providers.telemetry
-
-
-def _use_propagator(afterwards: contextlib.ExitStack) -> None:
-    before = propagate.get_global_textmap()
-    propagate.set_global_textmap(EdgePropagator(before))
-    afterwards.callback(propagate.set_global_textmap, before)
 
 
 def _take_logs(afterwards: contextlib.ExitStack, loggers: LoggerProvider) -> None:

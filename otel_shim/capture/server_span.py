@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from opentelemetry import _logs, propagate, trace
 from opentelemetry.context import Context, set_value
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.trace import Span, TracerProvider
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.semconv.attributes.http_attributes import (
@@ -31,7 +32,7 @@ from otel_shim import _sdk_compat, context
 from otel_shim._guard import guarded
 from otel_shim._sdk_compat import light_spans
 from otel_shim.model import Scalar
-from otel_shim.signals.propagation import EdgePropagator
+from otel_shim.signals.propagation import EdgePropagator, edge_of
 
 ASGIScope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -93,13 +94,14 @@ class ServerSpans:
         self._native = native
         self._tracer: tuple[Any, Any] = None, None
         self._logger: tuple[Any, Any] = None, None
+        self._edge: tuple[Any, EdgePropagator | None] = None, None
         self._same = functools.lru_cache(_REMEMBERED, typed=True)(self._same_for)
 
     @guarded(default=None)
     def start(self, app: Any, scope: ASGIScope, inbound: context.Inbound) -> ServerSpan | None:
         """Start the span of a request; None where FastAPI is to make it."""
-        provider, propagator = trace.get_tracer_provider(), propagate.get_global_textmap()
-        if not (isinstance(provider, TracerProvider) and isinstance(propagator, EdgePropagator)):
+        provider = trace.get_tracer_provider()
+        if not isinstance(provider, TracerProvider):
             return None
         if scope["type"] != "http" or TELEMETRY in scope or not self._may_trace(app):
             return None
@@ -107,9 +109,10 @@ class ServerSpans:
         method = scope["method"] if scope["method"] in known else _OTHER
         attributes = self._attributes(scope, method, inbound.headers.get(b"host"))
         parent = context.with_inbound(inbound, Context())
+        propagator = self._edge_of(propagate.get_global_textmap())
         if propagator.reads(inbound.headers):
             carrier = self._native.headers(scope=scope)
-            parent = propagate.extract(carrier, context=parent, getter=self._native.getter)
+            parent = propagator.extract(carrier, context=parent, getter=self._native.getter)
         name = "HTTP" if method == _OTHER else method
         tracer = self._tracer_of(provider)
         span = light_spans.start_span(tracer, name, SpanKind.SERVER, attributes, parent)
@@ -173,6 +176,14 @@ class ServerSpans:
             _mount_prefix=root.rstrip("/"),
             **known,
         )
+
+    def _edge_of(self, propagator: TextMapPropagator) -> EdgePropagator:
+        """Judge callers, though somebody set a propagator past our eyes, by a name imported earlier."""
+        known, edge = self._edge
+        if edge is None or known is not propagator:
+            edge = edge_of(propagator)
+            self._edge = propagator, edge
+        return edge
 
     def _tracer_of(self, provider: Any) -> Any:
         if self._tracer[0] is not provider:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Callable, Collection
+from typing import Any
 
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import (
@@ -22,6 +24,7 @@ from otel_shim import context as identity_context
 from otel_shim._guard import guarded
 
 _WELL_KNOWN = (TraceContextTextMapPropagator, W3CBaggagePropagator)
+_KEEPS = "_otel_shim_keeps_the_edge"
 
 
 class EdgePropagator(TextMapPropagator):
@@ -69,6 +72,37 @@ class EdgePropagator(TextMapPropagator):
     def fields(self) -> set[str]:
         """As the configured propagator says."""
         return self._delegate.fields
+
+
+def edge_of(propagator: TextMapPropagator) -> EdgePropagator:
+    """A propagator that judges callers; one that does already is taken as it is."""
+    return propagator if isinstance(propagator, EdgePropagator) else EdgePropagator(propagator)
+
+
+def install() -> Callable[[], None]:
+    """Judge callers, whatever propagator the application sets later; gives what undoes it.
+
+    Without, an application that sets its own would let anybody in, and its requests would have no id.
+    """
+    given, before = propagate.set_global_textmap, propagate.get_global_textmap()
+    given(edge_of(before))
+    if not hasattr(given, _KEEPS):
+        propagate.set_global_textmap = _keeping(given)
+
+    def undo() -> None:
+        propagate.set_global_textmap = given
+        given(before)
+
+    return undo
+
+
+def _keeping(given: Callable[[TextMapPropagator], None]) -> Any:
+    @functools.wraps(given)
+    def set_global_textmap(http_text_format: TextMapPropagator) -> None:
+        given(edge_of(http_text_format))
+
+    setattr(set_global_textmap, _KEEPS, True)
+    return set_global_textmap
 
 
 def _headers_of(delegate: TextMapPropagator) -> frozenset[bytes] | None:

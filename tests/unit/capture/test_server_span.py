@@ -16,6 +16,7 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.types import Message, Receive, Scope, Send
 
@@ -384,6 +385,12 @@ async def test_another_propagator_or_sampler(
     monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", CompositePropagator([]))
     await ask(app, Case("/items/1", headers={"traceparent": TRACEPARENT}))
     assert telemetry.spans()[-1].parent is None
+    monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", TraceContextTextMapPropagator())
+    await ask(app, Case("/items/1", headers={"traceparent": TRACEPARENT, "x-request-id": "r-1"}))
+    judged = telemetry.spans()[-1]
+    assert judged.parent is not None and judged.parent.is_remote
+    attributes = dict(judged.attributes or {})
+    assert (attributes["saas.identity.edge"], attributes["saas.request.id"]) == (True, "r-1")
     monkeypatch.setattr(telemetry.tracers, "sampler", ALWAYS_OFF)
     monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", EdgePropagator(CompositePropagator([])))
     count = len(telemetry.spans())

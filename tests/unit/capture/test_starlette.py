@@ -7,7 +7,9 @@ from typing import Any
 import fastapi
 import httpx
 import pytest
+from opentelemetry import propagate
 from opentelemetry.trace import SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -19,6 +21,7 @@ from otel_shim.capture import fastapi as fastapi_capture
 from otel_shim.capture import starlette as capture
 from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
+from otel_shim.signals import propagation
 from tests.unit.telemetry import Telemetry
 
 
@@ -135,3 +138,21 @@ async def test_nobody_found(shim_starlette: Any, telemetry: Telemetry) -> None:
     (span,) = telemetry.spans()
     assert span.name == "GET"
     assert dict(span.attributes or {})["saas.actor.type"] == "anonymous"
+
+
+async def test_a_propagator_set_after_the_start(shim_starlette: Any, telemetry: Telemetry) -> None:
+    """An application that sets its own keeps request id, identity and the judgement of callers."""
+    undo = propagation.install()
+    try:
+        shim_starlette(True)
+        propagate.set_global_textmap(TraceContextTextMapPropagator())
+        headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+        transport = httpx.ASGITransport(_app(), client=("10.1.2.3", 4))
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+            response = await client.get("/orders/7", headers=headers)
+    finally:
+        undo()
+    (span,) = telemetry.spans()
+    attributes = dict(span.attributes or {})
+    assert attributes["saas.request.id"] == response.headers["x-request-id"]
+    assert (attributes["saas.org.id"], attributes["saas.identity.edge"]) == ("acme", True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from opentelemetry import baggage, trace
+from opentelemetry import baggage, propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.propagators.composite import CompositePropagator
@@ -13,6 +13,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from otel_shim import context, counters
 from otel_shim.peers import Trust
+from otel_shim.signals import propagation
 from otel_shim.signals.propagation import EdgePropagator
 
 USUAL = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
@@ -93,3 +94,21 @@ def test_injecting_is_the_configured_propagators() -> None:
     USUAL.inject(theirs, at)
     assert mine == theirs == HEADERS
     assert EDGE.fields == USUAL.fields
+
+
+def test_what_an_application_sets_later_judges_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is wired, one edge is around what was given; an edge is taken as it is."""
+    monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", USUAL)
+    before = propagate.set_global_textmap
+    undo = propagation.install()
+    later, once = TraceContextTextMapPropagator(), propagate.set_global_textmap
+    propagation.install()()
+    assert propagate.set_global_textmap is once
+    propagate.set_global_textmap(http_text_format=later)
+    edge: Any = propagate.get_global_textmap()
+    assert isinstance(edge, EdgePropagator) and edge._delegate is later
+    propagate.set_global_textmap(edge)
+    assert propagate.get_global_textmap() is edge
+    undo()
+    assert propagate.set_global_textmap is before
+    assert propagate.get_global_textmap() is USUAL

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextvars import Token
+from contextvars import ContextVar, Token
 from datetime import tzinfo
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -45,6 +46,30 @@ _Started = _Step | Work
 _Opening = Callable[[], "_Started | None"]
 
 
+class _Entry:
+    """One entering of a block; ``started`` is None where an adapter's run is the block's too."""
+
+    __slots__ = ("operation", "over", "started", "token")
+
+    def __init__(
+        self, operation: Operation, started: _Started | None, token: Token[Context] | None
+    ) -> None:
+        self.operation = operation
+        self.started = started
+        self.token = token
+        self.over = False
+
+
+_entered: ContextVar[tuple[_Entry, ...]] = ContextVar("otel_shim_entered", default=())
+"""The blocks that this task or thread is in: one object may be entered by many at once."""
+_settling = threading.Lock()
+"""Never waited for: the garbage collector may close a generator while this thread holds it."""
+
+
+def _still_open() -> tuple[_Entry, ...]:
+    return tuple(entry for entry in _entered.get() if not entry.over)
+
+
 class Operation:
     """A span named after an operation, around a block or around each call of a function.
 
@@ -53,12 +78,15 @@ class Operation:
 
     def __init__(self, name: str) -> None:
         self._name = _usable(name)
-        self._open: list[tuple[_Started, Any]] = []
+        self._open: list[_Entry] = []
+        self._left: list[BaseException | None] = []
 
     def __enter__(self) -> None:
         started = self.begin()
-        if started is not None:
-            self._open.append((started, attach(started.inside)))
+        token = attach(started.inside) if started is not None else None
+        entry = _Entry(self, started, token)
+        self._open.append(entry)
+        _entered.set((*_still_open(), entry))
 
     def __exit__(
         self,
@@ -66,17 +94,50 @@ class Operation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._open:
-            mine = self._innermost()
-            self._open.remove(mine)
-            context.leave(mine[1])
-            _end(mine[0], error)
+        mine = next((each for each in reversed(_entered.get()) if self._is_mine(each)), None)
+        if mine is not None:
+            self._end(mine, error)
+            _entered.set(_still_open())
+        else:
+            self._left.append(error)
+        if self._left:
+            self._end_left()
 
-    def _innermost(self) -> tuple[_Started, Any]:
-        """The block that ends here; several tasks may be inside of one operation object."""
-        current = trace.get_current_span()
+    def _is_mine(self, entry: _Entry) -> bool:
+        return entry.operation is self and not entry.over
+
+    def _end(self, entry: _Entry, error: BaseException | None) -> None:
+        entry.over = True
+        self._open.remove(entry)
+        if entry.token is not None:
+            context.leave(entry.token)
+        if entry.started is not None:
+            _end(entry.started, error)
+
+    def _end_left(self) -> None:
+        """End what was left in another context than it was entered in: a generator that somebody else closes.
+
+        Which one that was nobody can tell while others are inside of the same object. It waits until all
+        that are open were left, and ends nobody else's.
+        """
+        while self._left and _settling.acquire(blocking=False):
+            try:
+                again = self._settle()
+            finally:
+                _settling.release()
+            if not again:
+                break
+
+    def _settle(self) -> bool:
+        left = len(self._left)  # before the copy: what is entered in between is not over
         here = self._open.copy()
-        return next((block for block in reversed(here) if block[0].span is current), here[-1])
+        if left != len(here):
+            return False
+        errors = self._left[:left]
+        del self._left[:left]
+        for entry, error in zip(here, errors, strict=True):
+            self._end(entry, error)
+        return True
 
     def begin(self) -> _Started | None:
         """Start the span of one block or call; None where there is none to start."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -854,6 +855,31 @@ def test_without_our_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (span.attributes or {})["saas.job.outcome"] == "success"
     assert "saas.org.id" not in (span.attributes or {})
     assert reported() == {"bind_without_root": 1}
+
+
+def test_a_block_in_an_adapters_run_leaves_another_threads_run(telemetry: Telemetry) -> None:
+    """One object for all: in the adapter's run it begins none, and so it ends none."""
+    shared = otel_shim.job(NAME)
+    entered, over = threading.Event(), threading.Event()
+
+    def elsewhere() -> bool:
+        with shared:
+            mine = trace.get_current_span()
+            entered.set()
+            assert over.wait(60)
+            return mine.is_recording() and jobs.at_work() is not None
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(elsewhere)
+        assert entered.wait(60)
+        with jobs.running(Run(NAME, system="celery")), shared:
+            assert trace.get_current_span() is not trace.INVALID_SPAN
+        over.set()
+        assert other.result(60)
+    outcomes = [(span.attributes or {})["saas.job.outcome"] for span in telemetry.spans()]
+    assert outcomes == ["success"] * 2
+    assert heartbeats.beats()[NAME].active == 0
+    assert counters.snapshot() == {}
 
 
 def test_a_block_is_declared_once(telemetry: Telemetry) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import threading
 from collections.abc import AsyncGenerator, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.context import attach
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -19,6 +23,7 @@ from otel_shim import context, counters
 from tests.unit.telemetry import Telemetry
 
 NAME = "planning.publish"
+SECONDS = 60
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +97,64 @@ def test_block_may_be_shared_by_tasks(telemetry: Telemetry) -> None:
 
     asyncio.run(main())
     assert len(telemetry.spans()) == len(set(spans)) == 5
+
+
+def test_block_may_be_shared_by_threads(telemetry: Telemetry, tracer: trace.Tracer) -> None:
+    """None ends what is another's, also where a span of its own is still current at the end."""
+    shared = otel_shim.operation(NAME)
+    first, second, done = threading.Event(), threading.Event(), threading.Event()
+
+    def leaves_a_span_open() -> None:
+        with shared:
+            mine = trace.get_current_span()
+            left = tracer.start_span("left")
+            attach(trace.set_span_in_context(left))
+            first.set()
+            assert second.wait(SECONDS)
+        left.end()
+        ended.append(not mine.is_recording())
+        done.set()
+
+    def stays() -> None:
+        assert first.wait(SECONDS)
+        with shared:
+            mine = trace.get_current_span()
+            second.set()
+            assert done.wait(SECONDS)
+            ended.append(mine.is_recording())
+        ended.append(not mine.is_recording())
+
+    ended: list[bool] = []
+    with ThreadPoolExecutor(2) as pool:
+        for each in [pool.submit(stays), pool.submit(leaves_a_span_open)]:
+            each.result(SECONDS)
+    assert ended == [True] * 3
+
+
+def test_block_left_in_another_context(telemetry: Telemetry) -> None:
+    """It ends once it is certain that it is nobody else's: at once where no other is open."""
+    shared = otel_shim.operation(NAME)
+    spans: list[trace.Span] = []
+
+    def stream() -> Generator[None, None, None]:
+        with shared:
+            spans.append(trace.get_current_span())
+            yield
+
+    alone = stream()
+    copy_context().run(next, alone)
+    alone.close()
+    assert not spans[0].is_recording()
+    first, second = stream(), stream()
+    copy_context().run(next, first)
+    copy_context().run(next, second)
+    copy_context().run(second.close)
+    with shared:
+        mine = trace.get_current_span()
+        assert spans[1].is_recording() and spans[2].is_recording()
+    assert not mine.is_recording()
+    copy_context().run(first.close)
+    assert not any(span.is_recording() for span in spans)
 
 
 def test_block_may_be_entered_again_inside(telemetry: Telemetry) -> None:

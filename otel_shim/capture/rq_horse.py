@@ -10,31 +10,42 @@ without a word has its run told by the worker.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import struct
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from opentelemetry import _logs, trace
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
 from otel_shim import _semconv as semconv
-from otel_shim import jobs, queues
+from otel_shim import counters, jobs, queues
 from otel_shim._guard import guarded
 from otel_shim.capture import deliveries
 from otel_shim.jobs import Course, Ended, Run, Work
 from otel_shim.signals import export
 
-_LONGEST = 1 << 16
+_MOST_READ = 1 << 20
+"""Bytes; a pipe holds less, but what the job started may still write."""
+_LONGEST_LINE = 4096
+"""Bytes; ``PIPE_BUF`` of Linux: what is written at once is there whole, or not at all."""
+_LONGEST_NAME = 256
+_HOLDS = 1 << 14
+"""Bytes that a pipe holds at least, where that cannot be asked."""
 _MOST_WAITS = 500
+_AT_ONCE = 12
+"""Queues in a line: with names of 64 characters, of four bytes each, it is not too long."""
 _FLUSH_SECONDS = 3.0
 _OUTAGE_SECONDS = 0.2
 """Instead, while the worker knows that telemetry cannot be exported: no job is to wait for that."""
 _report: int | None = None
 """In a horse: the pipe to its worker."""
+_P = TypeVar("_P")
 _PIPE = "_otel_shim_pipe"
 _BEGAN = "_otel_shim_began"
 
@@ -86,36 +97,50 @@ def monitor(wrapped: Any, worker: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 def _read(pipe: int) -> bytes:
     """What the horse wrote; it has ended, so there is nothing to wait for."""
+    text = b""
     try:
-        return os.read(pipe, _LONGEST)
+        while len(text) < _MOST_READ and (more := os.read(pipe, _MOST_READ)):
+            text += more
     except BlockingIOError:  # a process that the job started holds the other end
-        return b""
+        return text
     finally:
         os.close(pipe)
+    return text
 
 
 @guarded(default=None)
 def _told(worker: Any, job: Any, text: bytes) -> None:
     queues.finished(str(job.origin))
     told = list(_lines(text))
-    begun = next((each for each in told if "began" in each), None)
-    ended = [each for each in told if "outcome" in each]
-    for each in ended:
-        _replay(each)
     for each in told:
-        _count(each)
-    if begun is not None and not any(each["span"] == begun["span"] for each in ended):
+        _replay(each) if "outcome" in each else _count(each)
+    begun = next((each for each in told if "began" in each), None)
+    ended = [each.get("span") for each in told if "outcome" in each]
+    if begun is not None and begun["span"] not in ended:
         _lost(begun, getattr(worker, _BEGAN))
 
 
 def _lines(text: bytes) -> Iterator[Mapping[str, Any]]:
     """What the horse told; a line that its end has cut off is not one."""
     for line in text.split(b"\n")[:-1]:
-        yield json.loads(line)
+        if (told := _line(line)) is not None:
+            yield told
 
 
+@guarded(default=None)
+def _line(line: bytes) -> Mapping[str, Any]:
+    """A line; one that is broken is counted, and the others stay."""
+    told = json.loads(line)
+    if not isinstance(told, dict):
+        raise TypeError(f"{type(told).__name__} is no line of a horse")
+    return told
+
+
+@guarded(default=None)
 def _count(told: Mapping[str, Any]) -> None:
-    """Count what the job did with queues."""
+    """Count what the job did with queues, and what its horse had no room to tell."""
+    if left_out := told.get("left_out"):
+        counters.add("job_report_left_out", left_out)
     for queue, items in told.get("enqueued", {}).items():
         queues.enqueued(queue, items)
     for queue, items in told.get("finished", {}).items():
@@ -124,6 +149,7 @@ def _count(told: Mapping[str, Any]) -> None:
         queues.taken(queue, seconds)
 
 
+@guarded(default=None)
 def _replay(told: Mapping[str, Any]) -> None:
     """Record a run of the horse as if it had been here; its span is the horse's."""
     course = Course(
@@ -167,36 +193,79 @@ def _context(ids: list[int]) -> SpanContext:
 
 
 class _ToWorker:
-    """What a horse's runs are told to, in place of metrics."""
+    """What a horse's runs are told to, in place of metrics.
+
+    Nobody reads before the horse has ended, so all of it must fit into the pipe. Other runs get half of
+    it: Linux keeps a line on one page, and leaves free what the next one does not fit into, at most half
+    of all. The job's own end has its place in any case.
+    """
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
+        self._holds = _holds(pipe)
+        self._own: Work | None = None
+        self._left_out = 0
 
-    @guarded(default=None)
     def started(self, work: Work) -> None:
         """Nothing: the job's own run is told of by ``began``, others when they end."""
-
-    @guarded(default=None)
-    def ended(self, ended: Ended) -> None:
-        """Tell how a run ended."""
-        self.write(
-            {
-                **_about(ended.work),
-                "outcome": ended.outcome,
-                "seconds": ended.seconds,
-                "error_type": ended.error_type,
-                "items": ended.work.items,
-                "backlog": ended.work.backlog,
-            }
-        )
 
     def unstarted(self, name: str, outcome: str, count: int) -> None:
         """A horse starts what it has; schedulers live elsewhere."""
 
     @guarded(default=None)
-    def write(self, told: Mapping[str, Any]) -> None:
-        """Write a line, at most as much as a pipe holds."""
-        os.write(self._pipe, json.dumps(told).encode() + b"\n")
+    def began(self, work: Work) -> None:
+        """Tell which run is the job's own, so that the worker can tell of it when the horse cannot."""
+        self._own = work
+        self._write({**_about(work), "began": True}, self._holds)
+
+    @guarded(default=None)
+    def ended(self, ended: Ended) -> None:
+        """Tell how a run ended."""
+        kind = ended.error_type
+        told = {
+            **_about(ended.work),
+            "outcome": ended.outcome,
+            "seconds": ended.seconds,
+            "error_type": kind[:_LONGEST_NAME] if kind is not None else None,
+            "items": ended.work.items,
+            "backlog": ended.work.backlog,
+        }
+        self._write(told, self._holds if ended.work is self._own else self._holds // 2)
+
+    @guarded(default=None)
+    def over(self, items: _Items) -> None:
+        """Tell what the job did with queues, waits last, and how much of all is not told."""
+        for told in items.counted():
+            self._write(told, self._holds)
+        for waits in items.waits():
+            self._write({"taken": waits}, self._holds * 3 // 4, len(waits))
+        if self._left_out:
+            self._write({"left_out": self._left_out}, self._holds)
+
+    def _write(self, told: Mapping[str, Any], room: int, count: int = 1) -> None:
+        """Write a line where the pipe then holds no more than ``room`` bytes; else count it as left out."""
+        line = json.dumps(told, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        if len(line) <= _LONGEST_LINE and _written(self._pipe) + len(line) <= room:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._pipe, line)
+                return
+        self._left_out += count
+
+
+def _holds(pipe: int) -> int:
+    """How many bytes a pipe holds; Linux gives less to a user of very many."""
+    import fcntl  # noqa: PLC0415 - not on Windows, where no horse is forked
+
+    ask = getattr(fcntl, "F_GETPIPE_SZ", None)
+    return int(fcntl.fcntl(pipe, ask)) if ask is not None else _HOLDS
+
+
+def _written(pipe: int) -> int:
+    """How many bytes wait in a pipe, also from processes that the job has forked."""
+    import fcntl  # noqa: PLC0415
+    import termios  # noqa: PLC0415
+
+    return int(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0])
 
 
 class _Items:
@@ -215,16 +284,26 @@ class _Items:
     def taken(self, queue: str, waited_seconds: float) -> None:
         """An item was taken; of very many only the first."""
         if queue != self.own and len(self._taken) < _MOST_WAITS:
-            self._taken.append((queue, waited_seconds))
+            self._taken.append((queue, round(waited_seconds, 6)))
 
     def finished(self, queue: str, items: int) -> None:
         """Items are done with."""
         if queue != self.own:
             self._finished[queue] += items
 
-    def told(self) -> dict[str, Any]:
-        """All of it."""
-        return {"enqueued": self._enqueued, "finished": self._finished, "taken": self._taken}
+    def counted(self) -> Iterator[dict[str, Any]]:
+        """What was put in and is done with, in lines."""
+        for name, counts in (("enqueued", self._enqueued), ("finished", self._finished)):
+            for some in _some(list(counts.items())):
+                yield {name: dict(some)}
+
+    def waits(self) -> Iterator[list[tuple[str, float]]]:
+        """How long what was taken had waited, in lines."""
+        return _some(self._taken)
+
+
+def _some(pairs: list[_P]) -> Iterator[list[_P]]:
+    return (pairs[at : at + _AT_ONCE] for at in range(0, len(pairs), _AT_ONCE))
 
 
 _to_worker: _ToWorker | None = None
@@ -273,7 +352,7 @@ def _report_to_worker(queue: Any) -> None:
 def began(taken: deliveries.Taken | None) -> None:
     """Tell the worker which run begins, so that it can tell of it when the horse cannot."""
     if _to_worker is not None and taken is not None and taken.work is not None:
-        _to_worker.write({**_about(taken.work), "began": True})
+        _to_worker.began(taken.work)
 
 
 def perform(wrapped: Any, worker: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -291,5 +370,5 @@ def _flush() -> None:
     seconds = _OUTAGE_SECONDS if export.is_failing() else _FLUSH_SECONDS
     if _to_worker is None:
         return export.flush(seconds)
-    _to_worker.write(_items.told())
+    _to_worker.over(_items)
     return export.flush(seconds, (trace.get_tracer_provider(), _logs.get_logger_provider()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 from rq import Retry
 
 from otel_shim import _semconv as semconv
-from otel_shim import jobs, queues
+from otel_shim import counters, jobs, queues
 from otel_shim.capture import deliveries, rq, rq_horse
 from otel_shim.capture.deliveries import Delivery
 from otel_shim.jobs import Ended, Run, Work
@@ -156,17 +157,18 @@ def perform(found: Any, fails: bool) -> None:
 def from_horse(work: Any) -> bytes:
     """What a horse writes while it does some work."""
     reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
     rq_horse._to_worker = rq_horse._ToWorker(writing)
     before = jobs.use_recorder(rq_horse._to_worker)
     worker_meter = queues.use_meter(rq_horse._items)
     rq_horse._items.own = "reports"
     work()
-    rq_horse._to_worker.write(rq_horse._items.told())
+    rq_horse._to_worker.over(rq_horse._items)
     queues.use_meter(worker_meter)
     jobs.use_recorder(before)
     os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        return pipe.read()
+    return rq_horse._read(reading)
 
 
 def take() -> deliveries.Taken:
@@ -212,6 +214,64 @@ class TestHorse:
         (ended,) = recorded.runs
         assert (ended.work.run.name, ended.error_type) == ("app.send", "WorkHorseTerminated")
         assert 5 <= ended.seconds < 60
+
+    @pytest.mark.parametrize("name", ["nested", "\U0001f40e" * 250], ids=["short", "long"])
+    def test_very_many_other_runs(self, recorded: Recorded, told: Told, name: str) -> None:
+        """There is always room for the job's own end and for its queues; what is left out is counted."""
+
+        def work() -> None:
+            taken = take()
+            jobs.add_items({semconv.SAAS_JOB_ITEM_STATE_READ: 4})
+            for _ in range(400):
+                with jobs.running(Run(name, "function")):
+                    queues.enqueued("mail")
+                    queues.taken("mail", 1.25)
+            taken.end()
+
+        text = from_horse(work)
+        assert max(map(len, text.splitlines(True))) <= select.PIPE_BUF
+        rq_horse._told(SimpleNamespace(_otel_shim_began=time.time()), job(), text)
+        own = [each for each in recorded.runs if each.work.run.name == "app.send"]
+        assert [(each.outcome, each.work.items) for each in own] == [("success", {"read": 4})]
+        assert told.heard.count(("enqueued", "mail", 400)) == 1
+        runs = len(recorded.runs) - 1
+        waits = sum(each[0] == "taken" for each in told.heard)
+        assert 10 <= runs < 400
+        assert counters.snapshot() == {"job_report_left_out": 800 - runs - waits}
+
+    def test_a_line_that_is_too_long(self, recorded: Recorded) -> None:
+        """It is not written in parts, which another line could come between."""
+
+        def work() -> None:
+            run = Run("nested", "function", attributes={"messaging.system": "x" * select.PIPE_BUF})
+            with jobs.running(run):
+                pass
+
+        rq_horse._told(SimpleNamespace(_otel_shim_began=time.time()), job(), from_horse(work))
+        assert recorded.runs == []
+        assert counters.snapshot() == {"job_report_left_out": 1}
+
+    def test_the_name_of_an_error_may_be_anything(self, recorded: Recorded) -> None:
+        """The job's own end is told, however long."""
+        error = type("E", (Exception,), {"__qualname__": "\U0001f40e" * 5000})()
+        text = from_horse(lambda: take().end(error))
+        rq_horse._told(SimpleNamespace(_otel_shim_began=time.time()), job(), text)
+        assert [each.error_type for each in recorded.runs] == ["\U0001f40e" * 256]
+
+    @pytest.mark.parametrize("broken", [b"{", b"[]", b'{"outcome": "success"}', b'{"taken": 7}'])
+    def test_a_broken_line(self, recorded: Recorded, told: Told, broken: bytes) -> None:
+        """It loses only itself, and is counted."""
+
+        def work() -> None:
+            taken = take()
+            queues.enqueued("mail", 2)
+            taken.end()
+
+        text = broken + b"\n" + from_horse(work)
+        rq_horse._told(SimpleNamespace(_otel_shim_began=time.time()), job(), text)
+        assert [each.outcome for each in recorded.runs] == ["success"]
+        assert told.heard == [("finished", "reports", 1), ("enqueued", "mail", 2)]
+        assert counters.snapshot() == {"internal_errors": 1}
 
     def test_a_horse_that_never_began(self, recorded: Recorded, told: Told) -> None:
         """Without a word there is no run, but the item is done with."""

@@ -42,6 +42,8 @@ _OFFICIAL_HTTPX = "opentelemetry.instrumentation.httpx"
 _LABELS = (HTTP_REQUEST_METHOD, SERVER_ADDRESS, SERVER_PORT, URL_SCHEME, ERROR_TYPE)
 # The advice of the HTTP conventions.
 _BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+_MOST_HOSTS = 200
+_OTHER_HOST = "_OTHER"
 _MOST_SPANS = 100
 """As many HTTP spans of one call are linked; of those after them only the last is kept."""
 
@@ -191,6 +193,7 @@ class Recorder:
         tracers = tracers or trace.get_tracer_provider()
         meters = meters or metrics.get_meter_provider()
         self._tracer = trace.get_tracer("otel_shim.connectors", tracer_provider=tracers)
+        self._hosts: set[str] = set()
         unit, brief = semconv.METRICS[semconv.METRIC_SAAS_CONNECTOR_CALLS]
         meter = meters.get_meter(SCOPE)
         self._calls = meter.create_counter(semconv.METRIC_SAAS_CONNECTOR_CALLS, unit, brief)
@@ -202,15 +205,25 @@ class Recorder:
 
     def waits(self, address: str, seconds: float, reason: str | None) -> None:
         """Record one wait before another attempt; ``reason`` is what the last one failed with."""
-        labels = {SERVER_ADDRESS: address}
+        labels = {SERVER_ADDRESS: self._named(address)}
         if reason is not None:
             labels[ERROR_TYPE] = reason
         self._wait.record(seconds, labels)
 
     def over(self, address: str, succeeded: bool) -> None:
         """Count a call that took several attempts."""
-        outcome = {SERVER_ADDRESS: address, semconv.SAAS_CONNECTOR_OUTCOME: _outcome(succeeded)}
-        self._calls.add(1, outcome)
+        labels = {
+            SERVER_ADDRESS: self._named(address),
+            semconv.SAAS_CONNECTOR_OUTCOME: _outcome(succeeded),
+        }
+        self._calls.add(1, labels)
+
+    def _named(self, address: str) -> str:
+        """Customers may bring any number of servers: beyond some they have one name in metrics."""
+        if address not in self._hosts and len(self._hosts) >= _MOST_HOSTS:
+            return _OTHER_HOST
+        self._hosts.add(address)
+        return address
 
     @guarded(default=None)
     def waited(self, call: Call, seconds: float, after: Span | None = None) -> None:

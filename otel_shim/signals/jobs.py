@@ -27,9 +27,11 @@ from otel_shim import _semconv as semconv
 from otel_shim._guard import guarded
 from otel_shim.heartbeats import MOST, Declaration, Heartbeat, heartbeats
 from otel_shim.jobs import Ended, Work
-from otel_shim.signals.metrics import SCOPE, as_of, histogram
+from otel_shim.signals.metrics import LIMIT, OVERFLOW, SCOPE, as_of, histogram
 
-_Labels = tuple[tuple[str, str], ...]
+_Label = tuple[str, str | bool]
+_Labels = tuple[_Label, ...]
+_OVERFLOWN: _Labels = ((OVERFLOW, True),)
 _MOST_SERIES = 4 * MOST
 _Observe = Callable[[CallbackOptions], Iterable[Observation]]
 
@@ -45,12 +47,13 @@ class JobMetrics:
         self._unstarted = _counter(meters, semconv.METRIC_SAAS_JOB_UNSTARTED)
         self._items = _counter(meters, semconv.METRIC_SAAS_JOB_ITEMS)
         self._series: dict[tuple[int, _Labels], _sdk_compat.Series] = {}
+        self._operations: dict[str, _Label] = {}
         _observe(meters)
 
     @guarded(default=None)
     def started(self, work: Work) -> None:
         """Record that a run started."""
-        labels = ((semconv.SAAS_OPERATION, work.run.name),)
+        labels = self._labels(work.run.name)
         if work.start_delay is not None:
             self._record(self._start_delay, work.start_delay, labels, work)
         if work.overlaps:
@@ -60,22 +63,31 @@ class JobMetrics:
     def ended(self, ended: Ended) -> None:
         """Record a run that ended, by an error or not."""
         work = ended.work
-        operation = (semconv.SAAS_OPERATION, work.run.name)
-        labels: _Labels = (operation, (semconv.SAAS_JOB_OUTCOME, ended.outcome))
+        name = work.run.name
+        more: _Labels = ((semconv.SAAS_JOB_OUTCOME, ended.outcome),)
         if ended.error_type is not None:
-            labels = (*labels, (ERROR_TYPE, ended.error_type))
-        self._record(self._duration, ended.seconds, labels, work)
+            more = (*more, (ERROR_TYPE, ended.error_type))
+        self._record(self._duration, ended.seconds, self._labels(name, *more), work)
         if ended.overrun:
-            self._record(self._overruns, 1, (operation,), work)
+            self._record(self._overruns, 1, self._labels(name), work)
         for state, count in work.items.items():
-            item = (operation, (semconv.SAAS_JOB_ITEM_STATE, state))
+            item = self._labels(name, (semconv.SAAS_JOB_ITEM_STATE, state))
             self._record(self._items, count, item, work)
 
     @guarded(default=None)
     def unstarted(self, name: str, outcome: str, count: int) -> None:
         """Record runs that were due and not started."""
-        labels = {semconv.SAAS_OPERATION: name, semconv.SAAS_JOB_OUTCOME: outcome}
-        self._unstarted.add(count, labels)
+        labels = self._labels(name, (semconv.SAAS_JOB_OUTCOME, outcome))
+        self._unstarted.add(count, dict(labels))
+
+    def _labels(self, name: str, *more: _Label) -> _Labels:
+        """The labels of an operation; names may be made of tenants: beyond the limit all have one series."""
+        operation = self._operations.get(name)
+        if operation is None:
+            if len(self._operations) >= LIMIT:
+                return _OVERFLOWN
+            operation = self._operations[name] = (semconv.SAAS_OPERATION, name)
+        return (operation, *more)
 
     def _record(
         self, instrument: Histogram | Counter, value: float, labels: _Labels, work: Work

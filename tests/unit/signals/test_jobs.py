@@ -19,6 +19,7 @@ from otel_shim import _semconv as semconv
 from otel_shim import jobs
 from otel_shim.heartbeats import Declaration, heartbeats
 from otel_shim.jobs import Run
+from otel_shim.signals import jobs as signals
 from otel_shim.signals.jobs import JobMetrics, install
 from tests.unit.telemetry import Telemetry
 from tests.wheel import ROOT
@@ -158,6 +159,25 @@ def test_runs_that_never_started(meter: Meter) -> None:
     assert semconv.METRIC_SAAS_JOB_DURATION not in found
 
 
+def test_names_made_of_tenants_are_limited(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond so many all have one series, whatever they say; those before go on as they were."""
+    monkeypatch.setattr(signals, "LIMIT", 3)
+    for tenant in (*range(10), 0):
+        with jobs.running(Run(f"sync.{tenant}")):
+            otel_shim.job_items(read=1)
+        jobs.unstarted(Run(f"sync.{tenant}"), "missed")
+    found = meter.read()
+    runs = {
+        (labels := dict(p.attributes)).get("saas.operation", labels.get("otel.metric.overflow")): p
+        for p in found[semconv.METRIC_SAAS_JOB_DURATION]
+    }
+    counts = {name: point.count for name, point in runs.items()}
+    assert counts == {"sync.0": 2, "sync.1": 1, "sync.2": 1, True: 7}
+    assert dict(runs[True].attributes) == {"otel.metric.overflow": True}
+    for name in (semconv.METRIC_SAAS_JOB_ITEMS, semconv.METRIC_SAAS_JOB_UNSTARTED):
+        assert sorted(point.value for point in found[name]) == [1, 1, 2, 7]
+
+
 def test_a_failed_run_names_its_trace(telemetry: Telemetry, meter: Meter) -> None:
     """The exemplar of its duration is its own span."""
     with pytest.raises(ValueError, match="x"), jobs.running(Run(NAME)):
@@ -190,6 +210,7 @@ from pathlib import Path
 from opentelemetry.sdk.metrics import MeterProvider
 from otel_shim import jobs
 from otel_shim.heartbeats import Declaration, heartbeats
+from otel_shim.signals import jobs as signals
 from otel_shim.signals.jobs import JobMetrics
 from otel_shim.signals.scrape import Publisher, publish
 meters = MeterProvider()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from opentelemetry.instrumentation.environment_variables import (
@@ -31,18 +32,35 @@ def steer(wired: Wiring) -> None:
     Those whose work is done otherwise are left out: to undo them afterwards would come too late, since
     modules that were imported meanwhile keep what was wrapped. FastAPI's is given our options.
     """
-    installed = entry_points(group="opentelemetry_instrumentor")
-    names = {entry_point.module: entry_point.name for entry_point in installed}
+    name_of = _names()
 
     def instrument(self: BaseInstrumentor, **kwargs: Any) -> Any:
-        module = type(self).__module__
-        name = names.get(module, "")
-        if wired.takes(name, module) or not wired.wants(name):
+        name = name_of(type(self))
+        if wired.takes(name, type(self).__module__) or not wired.wants(name):
             return None
         options = _fastapi_options() if name == "fastapi" else {}
         return _instrument(self, **{**options, **kwargs})
 
     BaseInstrumentor.instrument = instrument
+
+
+def _names() -> Callable[[type], str]:
+    """What gives the name of an instrumentor's entry point; empty where that is not to be known.
+
+    A module may have several, as httpx has; and a class may be defined elsewhere than it is offered.
+    """
+    classes: dict[tuple[str, str], str] = {}
+    modules: defaultdict[str, set[str]] = defaultdict(set)
+    for entry_point in entry_points(group="opentelemetry_instrumentor"):
+        classes[entry_point.module, entry_point.attr] = entry_point.name
+        modules[entry_point.module].add(entry_point.name)
+    alone = {module: min(names) for module, names in modules.items() if len(names) == 1}
+
+    def name_of(kind: type) -> str:
+        module = kind.__module__
+        return classes.get((module, kind.__qualname__), alone.get(module, ""))
+
+    return name_of
 
 
 def release() -> None:

@@ -41,7 +41,7 @@ class Wiring:
         return name in ours or (name == "fastapi" and fastapi.has_own_telemetry())
 
     def wants(self, name: str) -> bool:
-        """Whether a library is to be traced at all."""
+        """Whether a library is to be traced at all; one without a name is not switched off by it."""
         return self.active and not self.disabled & {name, "*"}
 
 
@@ -56,7 +56,7 @@ def wiring() -> Wiring:
     settings = config.from_environ({**environ, **file.variables})
     return Wiring(
         settings=replace(settings, errors=settings.errors + file.errors),
-        disabled=file.disabled | {name.strip() for name in disabled},
+        disabled=(file.disabled | {name.strip() for name in disabled}) - {""},
         active=environ.get(OTEL_SDK_DISABLED, "").strip().lower() != "true",
     )
 

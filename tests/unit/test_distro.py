@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]
+from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
+    BaseInstrumentor,
+)
 
 from otel_shim import config, context, distro, steering, wiring
 from otel_shim.model import Identity
@@ -139,6 +142,56 @@ def test_instrumentors(name: str, loaded: bool, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(BaseDistro, "load_instrumentor", lambda self, ep, **_: seen.append(ep.name))
     distro.ShimDistro().load_instrumentor(SimpleNamespace(name=name, module=""))  # type: ignore[arg-type]
     assert seen == ([name] if loaded else [])
+
+
+class _Defined(BaseInstrumentor):  # type: ignore[misc]
+    """An instrumentor that notes what it is told; its entry point may say what it likes of it."""
+
+    def instrumentation_dependencies(self) -> list[str]:
+        return []
+
+    def _instrument(self, **_: Any) -> None: ...
+
+    def _uninstrument(self, **_: Any) -> None: ...
+
+
+class _Sibling(_Defined):
+    """Another one in the same module."""
+
+
+HERE = __name__
+
+
+@pytest.mark.parametrize(
+    ("disabled", "installed", "loaded"),
+    [
+        ("", [("elsewhere", "else.where", "_Defined")], True),  # defined here, offered from there
+        (" ,redis,", [], True),
+        ("*", [], False),
+        ("first", [("first", HERE, "_Defined"), ("second", HERE, "_Sibling")], False),
+        ("second", [("first", HERE, "_Defined"), ("second", HERE, "_Sibling")], True),
+        ("first", [("second", HERE, "_Sibling"), ("first", HERE, "_Defined")], False),
+        ("one", [("one", HERE, "made_by_a_function")], False),  # nobody else is in the module
+        ("one", [("one", HERE, "a_function"), ("two", HERE, "another")], True),
+    ],
+)
+def test_an_instrumentor_goes_by_the_name_of_its_entry_point(
+    disabled: str,
+    installed: list[tuple[str, str, str]],
+    loaded: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Several may be in one module; one that has no name is not switched off by it."""
+    monkeypatch.setenv("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", disabled)
+    found = [SimpleNamespace(name=n, module=m, attr=a) for n, m, a in installed]
+    monkeypatch.setattr(steering, "entry_points", lambda **_: found)
+    done: list[Any] = []
+    monkeypatch.setattr(steering, "_instrument", lambda self, **_: done.append(self))
+    monkeypatch.setattr(BaseInstrumentor, "instrument", BaseInstrumentor.instrument)
+    steering.steer(wiring.wiring())
+    made = _Defined()
+    made.instrument()
+    assert done == ([made] if loaded else [])
 
 
 def test_misspelt_names_are_said() -> None:

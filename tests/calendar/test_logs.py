@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+import caldav
 import pytest
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.sdk._logs import LoggerProvider
@@ -16,7 +17,7 @@ from otel_shim.signals.calendar_logs import WITHHELD
 
 from .clients import Account, account, settled
 from .recording import Recording
-from .servers import CalendarServer
+from .servers import LOGIN, PASSWORD, CalendarServer
 from .test_feeds import CLIENTS, SECRET_PATH, Site, site
 
 __all__ = ["site"]
@@ -88,6 +89,61 @@ def test_what_is_not_below_warning(exported: InMemoryLogRecordExporter) -> None:
         "http://h/alice/x.ics",
         WITHHELD,
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "exported_as"),
+    [
+        ("No calendar with name 'Anna O'Brien' found", "No calendar with name REDACTED found"),
+        (
+            "Problems fetching calendar anna@example.com: 404",
+            "Problems fetching calendar REDACTED 404",
+        ),
+        ("The path alice/Anna Roe/x.ics was not found", "The path REDACTED was not found"),
+        ("paths found: ['/alice/', \"/bob's/\"]", "paths found: [REDACTED]"),
+        ("got b'SUMMARY:Oncology", "got REDACTED"),
+        ("of “Anna Roe” <anna%40example.com>", "of REDACTED REDACTED"),
+        (f"at '({'x' * 300} Anna Roe' reason", "at REDACTED reason"),
+        ("Server did not return DAV header", "Server did not return DAV header"),
+    ],
+)
+def test_names_in_warnings(
+    written: str, exported_as: str, exported: InMemoryLogRecordExporter
+) -> None:
+    """Names of calendars, addresses of people and paths are in what caldav writes when something fails."""
+    logging.getLogger("caldav").warning(written)
+    logging.getLogger("caldav.lib.error").error(written)
+    assert [text.partition(" {")[0] for _, text in texts(exported)] == [exported_as] * 2
+
+
+def test_templates_of_warnings(
+    exported: InMemoryLogRecordExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a message with arguments only the template goes; a record that cannot be formatted harms nobody."""
+    log = logging.getLogger("caldav")
+    log.warning("%s: gave up waiting for %s", "Anna", "Oncology")
+    log.warning("Anna waits")
+    assert "Anna: gave up waiting for Oncology" in caplog.text
+    assert [text.partition(" {")[0] for _, text in texts(exported)] == [
+        "%s: gave up waiting for %s",
+        "Anna waits",
+    ]
+
+
+def test_a_calendar_that_is_not_there(
+    radicale: CalendarServer,
+    exported: InMemoryLogRecordExporter,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A client of caldav, asked for a calendar by its name."""
+    caldav.get_calendars(
+        url=radicale.home, username=LOGIN, password=PASSWORD, calendar_name="Anna Roe"
+    )
+    assert "Anna Roe" in caplog.text
+    severe = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert severe
+    assert len([text for _, text in texts(exported) if "REDACTED" in text]) == len(severe)
+    assert not [text for _, text in texts(exported) if "Anna" in text]
 
 
 @pytest.mark.parametrize("client", list(CLIENTS))

@@ -67,7 +67,8 @@ _settling = threading.Lock()
 
 
 def _still_open() -> tuple[_Entry, ...]:
-    return tuple(entry for entry in _entered.get() if not entry.over)
+    entered = _entered.get()
+    return tuple([entry for entry in entered if not entry.over]) if entered else entered
 
 
 class Operation:
@@ -94,7 +95,7 @@ class Operation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        mine = next((each for each in reversed(_entered.get()) if self._is_mine(each)), None)
+        mine = self._innermost()
         if mine is not None:
             self._end(mine, error)
             _entered.set(_still_open())
@@ -103,8 +104,11 @@ class Operation:
         if self._left:
             self._end_left()
 
-    def _is_mine(self, entry: _Entry) -> bool:
-        return entry.operation is self and not entry.over
+    def _innermost(self) -> _Entry | None:
+        for entry in reversed(_entered.get()):
+            if entry.operation is self and not entry.over:
+                return entry
+        return None
 
     def _end(self, entry: _Entry, error: BaseException | None) -> None:
         entry.over = True

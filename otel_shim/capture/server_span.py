@@ -40,6 +40,8 @@ TELEMETRY = "fastapi.telemetry"
 """Where FastAPI keeps its telemetry of a request in the ASGI scope."""
 _DECIDED = "_otel_shim_server_span"
 _REMEMBERED = 1024
+_LONGEST = 256
+"""Longest host that is remembered, in bytes; clients send what they like, before anybody knows them."""
 _CHOSEN = ("tracer_provider", "meter_provider", "logger_provider", "exclude")
 _OTHER = "_OTHER"
 _LAST_PARTS = {"http.response.body": "more_body", "http.response.trailers": "more_trailers"}
@@ -138,7 +140,9 @@ class ServerSpans:
     def _attributes(self, scope: ASGIScope, method: str, host: bytes | None) -> dict[str, Scalar]:
         server, path = scope.get("server"), scope["path"]
         version, scheme = scope.get("http_version"), scope.get("scheme", "http")
-        same = self._same(method, scheme, version, host, server and tuple(server))
+        remembered = host is None or len(host) <= _LONGEST
+        same_for = self._same if remembered else self._same_for
+        same = same_for(method, scheme, version, host, server and tuple(server))
         attributes = {**same, URL_PATH: path}
         if not isinstance(path, str):
             raise TypeError("a path that is no text")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import urllib.parse
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -373,6 +375,25 @@ async def test_odd_servers(
     app._native_telemetry.config["metrics"] = False
     assert spans.start(app, dict(scope), inbound) is not None
     assert spans.start(app, {**scope, **odd}, inbound) is None
+
+
+def test_long_hosts_are_not_remembered() -> None:
+    """A client may send any host: what it can make a server keep is small, and what is recorded the same."""
+    spans = server_span.server_spans()
+    assert spans is not None
+    scope = {"type": "http", "path": "/", "server": ["127.0.0.1", 80]}
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(100):
+            host = b"%05d." % number * 10_000
+            found = spans._attributes(scope, "GET", host)
+            assert found["server.address"] == host.decode()
+        vars(urllib.parse)["urlsplit"].cache_clear()  # the library keeps 128 of its own
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 1_000_000
 
 
 async def test_another_propagator_or_sampler(

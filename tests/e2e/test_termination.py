@@ -21,7 +21,7 @@ AT_ITS_END = "600000"
 """A delay of batches so long that only the end of the process sends them."""
 DEADLINE = 60.0
 WORK = """
-import logging, os, signal, sys, threading, time
+import logging, os, re, signal, sys, threading, time
 from opentelemetry import trace
 logging.basicConfig(level=logging.INFO)
 {before}
@@ -38,6 +38,39 @@ def handle(signum, frame):
         previous(signum, frame)
     sys.exit(9)
 previous = signal.signal(signal.SIGTERM, handle)
+"""
+ENDING_IN_TURN = """
+def handle(signum, frame):
+    previous(signum, frame) if callable(previous) else sys.exit(143)
+previous = signal.signal(signal.SIGTERM, handle)
+"""
+"""What was there before ends the process, if there was anything."""
+RESTORING = """
+def handle(signum, frame):
+    signal.signal(signum, previous)
+    signal.raise_signal(signum)
+previous = signal.signal(signal.SIGTERM, handle)
+"""
+"""As uvicorn does it."""
+REFUSED = """
+def error(function, *args, **named):
+    try:
+        function(*args, **named)
+    except Exception as refused:
+        return repr(refused)
+def elsewhere():
+    for handler in (signal.SIG_DFL, print):
+        found.append(error(signal.signal, signal.SIGTERM, handler))
+cases = [(signal.SIGTERM, "no handler"), ("x", signal.SIG_DFL), (9, signal.SIG_DFL), (10**9, print), (signal.SIGTERM,)]
+found = [error(signal.signal, *case) for case in cases]
+thread = threading.Thread(target=elsewhere)
+thread.start()
+thread.join()
+before = [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGUSR1)]
+after = [signal.getsignal(signalnum=number) for number in (signal.SIGINT, signal.SIGUSR1)]
+named = [signal.signal(signalnum=signal.SIGTERM, handler=signal.SIG_IGN), signal.getsignal(signal.SIGTERM)]
+again = [signal.signal(signal.SIGTERM, signal.SIG_DFL), signal.signal(signal.SIGTERM, int(signal.SIG_DFL))]
+print("said", re.sub("0x[0-9a-f]+", "", repr([found, before, after, named, again])), flush=True)
 """
 POLITE = """
 if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -120,16 +153,35 @@ def test_a_script_sends_its_last_batch(locked: Environment, wait: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "code"), [(OWN, 7), (CHAINED, 9), (POLITE, 8)], ids=["own", "chained", "polite"]
+    ("before", "code"),
+    [
+        (OWN, 7),
+        (CHAINED, 9),
+        (POLITE, 8),
+        (ENDING_IN_TURN, 143),
+        (RESTORING, -signal.SIGTERM),
+        (f"{OWN}\nsignal.signal(signal.SIGTERM, signal.SIG_DFL)", -signal.SIGTERM),
+    ],
+    ids=["own", "chained", "polite", "ending in turn", "restoring", "default again"],
 )
 def test_a_handler_of_the_application_is_the_only_one(
     locked: Environment, before: str, code: int
 ) -> None:
-    """Set without a look, calling whatever was there before, or only where the default is in place."""
+    """Set without a look, calling or restoring what was there before, or only where the default is in place."""
     with collectors.healthy() as sink:
         with started(locked, sink.url, before) as script:
             assert ended(script) == code
         assert arrived(sink) == (["work"], ["halfway"])
+
+
+def test_handlers_are_set_as_ever(locked: Environment) -> None:
+    """Errors, other signals and what is given back are those of an interpreter without us."""
+    said = []
+    with collectors.healthy() as sink:
+        for action in ("flush", "default"):
+            with started(locked, sink.url, wait=REFUSED, OTEL_SHIM_ON_SIGTERM=action) as script:
+                said.append(until(script, "said").splitlines()[-1])
+    assert said[0] == said[1]
 
 
 def test_it_can_be_switched_off(locked: Environment) -> None:

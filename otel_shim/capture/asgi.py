@@ -24,7 +24,7 @@ from otel_shim.config import Config
 from otel_shim.model import ANONYMOUS, Identity
 from otel_shim.peers import Peers
 from otel_shim.signals import export
-from otel_shim.signals.metrics import Exchange, RequestMetrics
+from otel_shim.signals.metrics import MOUNTED, Exchange, RequestMetrics
 
 ASGIScope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -35,7 +35,7 @@ Header = tuple[bytes, bytes]
 Start = Callable[[ASGIScope, context.Inbound], ServerSpan | None]
 
 RESOLUTION = "otel_shim.resolution"
-"""The key of the ASGI scope under which a request's resolution stands."""
+"""The key of the ASGI scope under which a request's resolution stands, as long as the request lasts."""
 _ANONYMOUS = Identity(actor_type=ANONYMOUS)
 _REQUEST_ID = b"x-request-id"
 _TRACE_ID = b"x-trace-id"
@@ -64,15 +64,16 @@ class Capture:
 
         ``start`` makes the server span where that is not left to the framework.
         """
-        inbound = None if RESOLUTION in scope else self._begin(scope)
-        if inbound is None:  # no request, a mounted application, or a fault of ours
+        resolution = None if RESOLUTION in scope else self._begin(scope)
+        if resolution is None:  # no request, a mounted application, or a fault of ours
             lifespan = scope["type"] == "lifespan"
             return await app(scope, receive, _flushing(send) if lifespan else send)
+        inbound = resolution.inbound
         exchange = self._metrics and scope["type"] == "http" and self._metrics.begin(scope, inbound)
         span = start(scope, inbound) if start is not None else None
         token = attach(span.at if span is not None else context.with_inbound(inbound))
         try:
-            respond = _responder(send, inbound, scope, exchange or None, span)
+            respond = _responder(send, resolution, scope, exchange or None, span)
             await app(scope, receive if span is None else span.receiving(receive), respond)
         except BaseException as error:
             if span is not None:
@@ -85,12 +86,12 @@ class Capture:
             if exchange and not exchange.done:
                 exchange.over()
             inbound.close()
-            _end(scope)
+            _end(scope, resolution)
             detach(token)
         return None
 
     @guarded(default=None)
-    def _begin(self, scope: ASGIScope) -> context.Inbound | None:
+    def _begin(self, scope: ASGIScope) -> Resolution | None:
         if scope["type"] not in ("http", "websocket"):
             return None
         headers = _wanted(scope["headers"])
@@ -98,13 +99,13 @@ class Capture:
         request_id = (own and request_ids.well_formed(own)) or request_ids.new()
         inbound = context.Inbound(request_id, self._peers.trust(scope.get("client")))
         inbound.headers = headers
-        scope[RESOLUTION] = Resolution(self._resolver, inbound, scope)
-        return inbound
+        resolution = scope[RESOLUTION] = Resolution(self._resolver, inbound, scope)
+        return resolution
 
 
 def _responder(
     send: Send,
-    inbound: context.Inbound,
+    resolution: Resolution,
     scope: ASGIScope,
     exchange: Exchange | None,
     span: ServerSpan | None,
@@ -114,7 +115,7 @@ def _responder(
         if starts:
             if span is not None:
                 span.sends(message)
-            message = _start_response(message, inbound, scope) or message
+            message = _start_response(message, resolution, scope) or message
         if exchange is not None:
             exchange.sends(message)
         await send(message)
@@ -136,8 +137,10 @@ def _flushing(send: Send) -> Send:
 
 
 @guarded(default=None)
-def _end(scope: ASGIScope) -> None:
-    resolution: Resolution = scope[RESOLUTION]
+def _end(scope: ASGIScope, resolution: Resolution) -> None:
+    """Leave the scope as it was: who runs another application on it makes a request of its own."""
+    scope.pop(RESOLUTION, None)
+    scope.pop(MOUNTED, None)
     resolution.follow({})
 
 
@@ -158,13 +161,13 @@ def _wanted(headers: Iterable[Header]) -> dict[bytes, bytes]:
 
 
 @guarded(default=None)
-def _start_response(message: Message, inbound: context.Inbound, scope: ASGIScope) -> Message:
+def _start_response(message: Message, resolution: Resolution, scope: ASGIScope) -> Message:
     """Settle what is known by now, and put the ids on the response."""
+    inbound = resolution.inbound
     headers: list[Header] = [(bytes(k), bytes(v)) for k, v in message.get("headers", ())]
     present = {name.lower(): value for name, value in reversed(headers)}  # the first of a name
     if (own := present.get(_REQUEST_ID)) is not None:
         _adopt(own, inbound)
-    resolution: Resolution = scope[RESOLUTION]
     resolution.from_scope()
     root = inbound.root
     if root is not None:

@@ -60,13 +60,13 @@ class Resolver:
 class Resolution:
     """What the sources gave for one request so far; the better ranked source of a field wins."""
 
-    __slots__ = ("_inbound", "_ranks", "_resolver", "_scope")
+    __slots__ = ("_ranks", "_resolver", "_scope", "inbound")
 
     def __init__(
         self, resolver: Resolver, inbound: context.Inbound, scope: MutableMapping[str, Any]
     ) -> None:
         self._resolver = resolver
-        self._inbound = inbound
+        self.inbound = inbound
         self._scope = scope
         self._ranks: dict[str, int] = {}
 
@@ -76,7 +76,7 @@ class Resolution:
 
     def span(self) -> Span | None:
         """The request's server span, while it is there."""
-        root = self._inbound.root
+        root = self.inbound.root
         return root.span() if root is not None else None
 
     @guarded(default=None)
@@ -126,8 +126,8 @@ class Resolution:
         return source.rank < self._ranks.get(source.field, 1 << 30)
 
     def _apply(self, best: Mapping[str, tuple[Source, str]]) -> None:
-        root = self._inbound.root
-        if root is None or not self._inbound.open:
+        root = self.inbound.root
+        if root is None or not self.inbound.open:
             return
         for field, (source, _) in best.items():
             self._ranks[field] = source.rank

@@ -66,10 +66,14 @@ def _wrap(app: Any, capture: Capture) -> None:
         if traced is None:
             traced = _traced(functools.partial(handle, self))
             setattr(self, _TRACED, traced)
-        scope.setdefault(
-            _FASTAPI_TRACED, None
-        )  # a FastAPI mounted below makes no second server span
-        await capture.handle(traced, scope, receive, send)
+        ours = _FASTAPI_TRACED not in scope
+        if ours:
+            scope[_FASTAPI_TRACED] = None  # a FastAPI mounted below makes no second server span
+        try:
+            await capture.handle(traced, scope, receive, send)
+        finally:
+            if ours:  # a FastAPI that runs on this scope next makes its own
+                scope.pop(_FASTAPI_TRACED, None)
 
     app.__call__ = functools.wraps(handle)(call)
 

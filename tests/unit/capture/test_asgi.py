@@ -124,6 +124,33 @@ async def test_inner_applications_are_not_requests_of_their_own(telemetry: Telem
     assert [k for k, _ in headers].count(b"x-request-id") == 1
 
 
+async def test_a_second_application_on_a_scope_is_a_request(telemetry: Telemetry) -> None:
+    """One after the other, not inside: each is captured, and sees its own resolution while it runs."""
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope[RESOLUTION])
+        await _handle(inner, scope)
+        with trace.get_tracer("x").start_as_current_span("GET", kind=SpanKind.SERVER):
+            otel_shim.bind(org_id=f"org-{len(seen)}")
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope[RESOLUTION])
+
+    scope = _scope(headers=[(b"x-request-id", b"r-1")])
+    for _ in range(2):
+        assert (b"x-request-id", b"r-1") in _headers(await _handle(app, scope))
+        assert RESOLUTION not in scope
+    assert seen[0] is seen[1] and seen[2] is seen[3] and seen[0] is not seen[2]
+    found = [dict(span.attributes or {}) for span in telemetry.spans()]
+    assert [(each["saas.org.id"], each["saas.request.id"]) for each in found] == [
+        ("org-2", "r-1"),
+        ("org-4", "r-1"),
+    ]
+    assert counters.snapshot() == {}
+
+
 async def test_errors_pass_unchanged_and_remember_their_request(telemetry: Telemetry) -> None:
     """The same object, with its request kept on it; cancellation passes too."""
     error = ArithmeticError("x")

@@ -156,3 +156,32 @@ async def test_a_propagator_set_after_the_start(shim_starlette: Any, telemetry: 
     attributes = dict(span.attributes or {})
     assert attributes["saas.request.id"] == response.headers["x-request-id"]
     assert (attributes["saas.org.id"], attributes["saas.identity.edge"]) == ("acme", True)
+
+
+@pytest.mark.parametrize("kind", [Starlette, fastapi.FastAPI])
+async def test_one_application_after_another(
+    shim_starlette: Any, telemetry: Telemetry, kind: type[Starlette]
+) -> None:
+    """What does not know the path leaves nothing in the scope that takes the next one's telemetry away."""
+    shim_starlette(True)
+    last = kind()
+    last.mount("/api/{region}", _app())
+    first = Starlette(routes=[Mount("/api/{region}", routes=[])])
+
+    async def dropped(message: Any) -> None:
+        pass
+
+    async def either(scope: Any, receive: Any, send: Any) -> None:
+        for app in (first, first, last):
+            scope["root_path"] = ""
+            await app(scope, receive, send if app is last else dropped)
+
+    response = await _get(either, "/api/eu/orders/7")
+    assert response.status_code == 200
+    spans = [(span.name, dict(span.attributes or {})) for span in telemetry.spans()]
+    assert [span.kind for span in telemetry.spans()] == [SpanKind.SERVER] * 3
+    assert [name for name, _ in spans][:2] == ["GET", "GET"]
+    below = "orders/{id}" if kind is Starlette else "{path}"
+    assert spans[2][1]["http.route"] == f"/api/{{region}}/{below}"
+    assert spans[2][1]["saas.org.id"] == "acme"
+    assert spans[2][1]["saas.request.id"] == response.headers["x-request-id"]

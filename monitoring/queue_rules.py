@@ -130,11 +130,16 @@ def conditions(spec: Specification, alert: Alert) -> Iterator[tuple[str, str, st
 
 
 def calendar_group(spec: Specification) -> list[Rule]:
-    """The calendar that waits longest, by provider."""
+    """The calendar that waits longest, by provider.
+
+    Processes that take turns with a calendar each know a part of its synchronisations: of a group of
+    calendars what the best informed of them knows, then the group that waits longest. 0 is a group
+    that has no calendar any more.
+    """
     beats, alert = spec.heartbeats, spec.alerts["calendar.delay"]
-    per_provider = by(*CALENDAR)
+    per_provider, per_group = by(*CALENDAR), by(*CALENDAR, names.BUCKET)
     living, dead = (
-        f"min {per_provider} ({last(names.CALENDAR_SUCCESS, '', window)})"
+        f"min {per_provider} (max {per_group} ({last(names.CALENDAR_SUCCESS, '', window)} > 0))"
         for window in (beats.live, beats.remembered)
     )
     return [

@@ -101,6 +101,8 @@ SAAS_CALENDAR_PROVIDER: Final = "saas.calendar.provider"
 SAAS_CALENDAR_PROVIDER_CALDAV: Final = "caldav"
 SAAS_CALENDAR_PROVIDER_ICS: Final = "ics"
 SAAS_CALENDAR_PROVIDER_GOOGLE: Final = "google"
+SAAS_CALENDAR_BUCKET: Final = "saas.calendar.bucket"
+"""One of 256 groups of calendars, so that several processes with the same calendars can be told from several calendars."""
 SAAS_CALENDAR_HASH: Final = "saas.calendar.hash"
 """Keyed pseudonym of the calendar, made like `user.hash`; its address holds logins and secrets."""
 SAAS_CALENDAR_SYNC_MODE: Final = "saas.calendar.sync.mode"
@@ -222,6 +224,7 @@ METRIC_DIMENSIONS: Final = frozenset(
     {
         "saas.actor.role",
         "saas.actor.type",
+        "saas.calendar.bucket",
         "saas.calendar.item.state",
         "saas.calendar.provider",
         "saas.calendar.sync.mode",
@@ -249,6 +252,7 @@ SAFE: Final = frozenset(
         "saas.actor.hash",
         "saas.actor.role",
         "saas.actor.type",
+        "saas.calendar.bucket",
         "saas.calendar.bytes",
         "saas.calendar.conflicts",
         "saas.calendar.delay",
@@ -386,7 +390,7 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     ),
     "saas.calendar.oldest_success.timestamp": (
         "s",
-        "Of the calendars that this process synchronises, the earliest last complete synchronisation, in seconds since 1970.",
+        "Of a group of calendars, the latest complete synchronisation by this process, or the last one of a calendar that failed since, in seconds since 1970; 0 where the group has no calendar any more.",
     ),
     "saas.connector.wait.duration": (
         "s",
@@ -521,7 +525,12 @@ METRIC_ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     ),
     "saas.calendar.token.losses": frozenset(("saas.calendar.provider",)),
     "saas.calendar.conflicts": frozenset(("saas.calendar.provider",)),
-    "saas.calendar.oldest_success.timestamp": frozenset(("saas.calendar.provider",)),
+    "saas.calendar.oldest_success.timestamp": frozenset(
+        (
+            "saas.calendar.provider",
+            "saas.calendar.bucket",
+        )
+    ),
     "saas.connector.wait.duration": frozenset(
         (
             "server.address",

@@ -42,7 +42,7 @@ from otel_shim.calendars import Items, Synchronisation
 from otel_shim.model import Scalar
 from otel_shim.pseudonym import Pseudonymiser
 from otel_shim.signals.calendar_successes import Key, Successes
-from otel_shim.signals.metrics import SCOPE, histogram
+from otel_shim.signals.metrics import SCOPE, as_of, histogram
 
 OPERATION = semconv.OPERATION_CALENDAR_SYNCHRONIZE
 _RUNNING = create_key("otel-shim-calendar")
@@ -184,8 +184,12 @@ class Recorder:
             self._items.add(count, labels)
 
     def _oldest(self, _options: CallbackOptions) -> Iterable[Observation]:
-        for provider, seconds in self.successes.oldest().items():
-            yield Observation(seconds, {semconv.SAAS_CALENDAR_PROVIDER: provider})
+        for (provider, bucket), seconds in self.successes.oldest().items():
+            labels: dict[str, Scalar] = {
+                semconv.SAAS_CALENDAR_PROVIDER: provider,
+                semconv.SAAS_CALENDAR_BUCKET: bucket,
+            }
+            yield Observation(seconds, labels, as_of(seconds))
 
 
 @functools.cache
@@ -278,8 +282,9 @@ class Running:
             self._recorder.requested(exchanged, seconds, self.span)
         self.span.end(clock(at))
         self._recorder.ended(sync, at - self._began, self.span)
-        if sync.complete() and self._key is not None:
-            self._recorder.successes.succeeded(self._key)
+        if self._key is not None:
+            successes = self._recorder.successes
+            (successes.succeeded if sync.complete() else successes.failed)(self._key)
 
     def _summary(self, error: str | None) -> Synchronisation:
         items = self.items

@@ -134,6 +134,8 @@ const (
 	SaasCalendarProviderIcs = "ics"
 	// SaasCalendarProviderGoogle: Google Calendar.
 	SaasCalendarProviderGoogle = "google"
+	// SaasCalendarBucket: One of 256 groups of calendars, so that several processes with the same calendars can be told from several calendars.
+	SaasCalendarBucket = "saas.calendar.bucket"
 	// SaasCalendarHash: Keyed pseudonym of the calendar, made like `user.hash`; its address holds logins and secrets.
 	SaasCalendarHash = "saas.calendar.hash"
 	// SaasCalendarSyncMode: How much was asked of the calendar.

@@ -214,7 +214,7 @@ BREAKAGES = {
     ),
     "configuration file without its package": Case(
         "config-file",
-        ("OTEL_CONFIG_FILE=/nowhere/sdk.yaml", "config-file]"),
+        ("OTEL_CONFIG_FILE=/nowhere/sdk.yaml", "extra `config-file`"),
         variables={"OTEL_CONFIG_FILE": "/nowhere/sdk.yaml"},
     ),
     "broken configuration file": Case(

@@ -13,7 +13,8 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from otel_shim._guard import guarded
 
@@ -23,7 +24,8 @@ _MOST = 256
 _MOST_BYTES = 32 << 20
 
 
-class _Entry(NamedTuple, Generic[_T]):
+@dataclass(frozen=True)
+class _Entry(Generic[_T]):
     """One that waits, until a moment of ``time.monotonic``, and the bytes that it holds."""
 
     until: float

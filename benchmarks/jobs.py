@@ -29,7 +29,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from opentelemetry import trace
 
 import otel_shim
-from examples.saas.demo.stack import clean_environment, free_ports
+from examples.saas.demo.ports import free_ports
+from examples.saas.demo.stack import clean_environment
 from otel_shim.capture.apscheduler import ApschedulerInstrumentor
 from otel_shim.signals import export
 

@@ -21,7 +21,8 @@ from typing import Any
 
 import httpx
 
-from examples.saas.demo.stack import Part, Stack, free_ports, running
+from examples.saas.demo.ports import free_ports
+from examples.saas.demo.stack import Part, Stack, running
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 500

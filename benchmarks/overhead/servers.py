@@ -13,7 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from examples.saas.demo.stack import Part, Running, Stack, free_ports
+from examples.saas.demo.ports import free_ports
+from examples.saas.demo.stack import Part, Running, Stack
 
 from .environments import ROOT, Environment
 

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from examples.saas.demo import parts as demo
-from examples.saas.demo.stack import RUN_SECONDS, Part, clean_environment, free_ports
+from examples.saas.demo.ports import free_ports
+from examples.saas.demo.stack import RUN_SECONDS, Part, clean_environment
 from monitoring import generate, specification
 from monitoring.simulation.receivers import ROUTING_KEY, Addresses
 

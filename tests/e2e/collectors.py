@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from examples.saas.demo.parts import url
-from examples.saas.demo.stack import free_ports
+from examples.saas.demo.ports import free_ports
 
 JUNK = b"<html>\x00\xff this is no OTLP </html>"
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from examples.saas.demo.stack import clean_environment, free_ports
+from examples.saas.demo.ports import free_ports
+from examples.saas.demo.stack import clean_environment
 
 USER, DATABASE = "roster", "roster"
 ACCOUNT = "postgres"

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from examples.saas.demo.stack import clean_environment, free_ports
+from examples.saas.demo.ports import free_ports
+from examples.saas.demo.stack import clean_environment
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0

@@ -21,15 +21,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from examples.saas.demo import parts
 from examples.saas.demo.jaeger import Jaeger
-from examples.saas.demo.stack import (
-    Part,
-    Running,
-    Stack,
-    free_ports,
-    is_ready,
-    run_once,
-    running,
-)
+from examples.saas.demo.ports import free_ports
+from examples.saas.demo.stack import Part, Running, Stack, is_ready, run_once, running
 from tests.wheel import ROOT
 
 from . import collectors

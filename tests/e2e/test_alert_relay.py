@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from examples.saas.demo import parts as demo
-from examples.saas.demo.stack import Stack, free_ports, kill
+from examples.saas.demo.ports import free_ports
+from examples.saas.demo.stack import Stack, kill
 from monitoring import load
 from monitoring.simulation import parts, receivers
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from examples.saas.demo.stack import free_ports
+from examples.saas.demo.ports import free_ports
 
 from . import environments
 from .environments import APPS, LOCKED, Environment

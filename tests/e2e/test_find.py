@@ -23,7 +23,8 @@ import httpx
 import pytest
 
 from examples.saas.demo import parts
-from examples.saas.demo.stack import free_ports, running
+from examples.saas.demo.ports import free_ports
+from examples.saas.demo.stack import running
 from otel_shim.request_ids import new as new_request_id
 from tests.wheel import ROOT
 

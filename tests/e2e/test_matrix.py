@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from examples.saas.demo import parts
-from examples.saas.demo.stack import Part, Stack, free_ports
+from examples.saas.demo.ports import free_ports
+from examples.saas.demo.stack import Part, Stack
 
 from . import collectors, environments, expected, interpreters, matrix, otlp, server
 from .apps.people import PEOPLE, Person

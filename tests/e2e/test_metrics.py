@@ -20,7 +20,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, Metric
 
 from examples.saas.demo import parts
-from examples.saas.demo.stack import Part, Stack, free_ports
+from examples.saas.demo.ports import free_ports
+from examples.saas.demo.stack import Part, Stack
 from tests.wheel import ROOT
 
 from . import collectors, environments, server

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from examples.saas.demo.stack import Stack, free_ports, running
+from examples.saas.demo.ports import free_ports
+from examples.saas.demo.stack import Stack, running
 
 from . import collectors, server
 from .apps.people import PEOPLE

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from examples.saas.demo.stack import Stack, clean_environment, free_ports
+from examples.saas.demo.ports import free_ports
+from examples.saas.demo.stack import Stack, clean_environment
 
 from . import collectors, otlp, server
 from .apps.people import PEOPLE

@@ -4,7 +4,8 @@ import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from .stack import Part, free_ports, run_once
+from .ports import free_ports
+from .stack import Part, run_once
 
 NAMESPACE = "saas-demo"
 API_SERVICE = "roster-api"

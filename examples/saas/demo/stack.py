@@ -2,11 +2,10 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,15 +48,6 @@ class Running:
     part: Part
     process: subprocess.Popen[bytes]
     log: Path
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody uses now, all different."""
-    with ExitStack() as opened:
-        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 def clean_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -14,7 +14,7 @@ from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 
 import otel_shim
-from examples.saas.demo.stack import free_ports
+from examples.saas.demo.ports import free_ports
 from otel_shim import _semconv as semconv
 from otel_shim import jobs
 from otel_shim.heartbeats import Declaration, heartbeats

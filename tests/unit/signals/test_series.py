@@ -18,7 +18,7 @@ import yaml
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 
-from examples.saas.demo.stack import free_ports
+from examples.saas.demo.ports import free_ports
 from otel_shim.signals import scrape, series
 from otel_shim.signals.exposition import exposition, metric_name
 from otel_shim.signals.scrape import Publisher

@@ -49,7 +49,7 @@ def read(path: str) -> FileSettings:
         raise ConfigFileError(f"{type(error).__name__}: {error}") from error
     finally:
         _PARSER_LOG.disabled = False
-    own = _section(getattr(model.distribution, "additional_properties", None), "otel_shim")
+    own = _section(model.distribution, "otel_shim")
     return from_sections(own, _python(model.instrumentation_development))
 
 
@@ -67,8 +67,8 @@ def from_sections(own: Mapping[str, Any], instrumentation: Mapping[str, Any]) ->
     )
 
 
-def _section(properties: object, name: str) -> Mapping[str, Any]:
-    section = properties.get(name) if isinstance(properties, Mapping) else None
+def _section(sections: object, name: str) -> Mapping[str, Any]:
+    section = sections.get(name) if isinstance(sections, Mapping) else None
     return section if isinstance(section, Mapping) else {}
 
 

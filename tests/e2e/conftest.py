@@ -12,6 +12,8 @@ from examples.saas.demo.stack import Stack, running
 from . import environments, matrix, server
 from .environments import Environment
 
+CHOSEN = pytest.StashKey[tuple[matrix.Cell, ...]]()
+
 
 @pytest.fixture(scope="session")
 def locked() -> Environment:
@@ -33,9 +35,30 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         yield started
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note which cells of the matrix this run has."""
+    items = (item for item in session.items if isinstance(item, pytest.Function))
+    tests = (item for item in items if item.originalname == matrix.TEST)
+    cells = (item.callspec.params["cell"] for item in tests)
+    chosen = tuple(cell for cell in cells if isinstance(cell, matrix.Cell))
+    session.config.stash[CHOSEN] = chosen
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A cell that did not run is a failure, whatever kept it from running."""
+    chosen = _chosen(session.config)
+    if matrix.lacking(chosen) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the matrix, where any of its cells was run."""
-    if matrix.results:
+    """Print the matrix, where this run has any of its cells."""
+    if chosen := _chosen(terminalreporter.config):
         terminalreporter.section("loader x server x framework")
-        for line in matrix.table():
+        for line in matrix.table(chosen):
             terminalreporter.line(line)
+
+
+def _chosen(config: pytest.Config) -> tuple[matrix.Cell, ...]:
+    """The cells that were to run."""
+    return () if config.option.collectonly else config.stash.get(CHOSEN, ())

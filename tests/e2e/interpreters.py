@@ -12,6 +12,8 @@ from pathlib import Path
 from tests.wheel import BUILD, ROOT
 
 DOWNLOAD_SECONDS = 120.0
+UNREACHABLE = {"UV_HTTP_CONNECT_TIMEOUT": "3", "UV_HTTP_RETRIES": "0"}
+"""A machine without the network knows at once; who has one may take its time to download."""
 
 
 @functools.cache
@@ -34,16 +36,18 @@ def _of_uv(version: str) -> str | None:
 
 
 def _downloaded(version: str) -> str | None:
-    """Kept below .build; a machine without the network says no after some seconds."""
+    """Kept below .build; None where uv cannot get it."""
     if _uv("install", "--quiet", version) is None:
         return None
-    return _uv("find", "--no-python-downloads", "--managed-python", version)
+    found = _uv("find", "--no-python-downloads", "--managed-python", version)
+    assert found is not None, f"uv installed Python {version}, and does not find it"
+    return found
 
 
 def _uv(*arguments: str) -> str | None:
     """What `uv python` says; None where it fails."""
     uv = shutil.which("uv") or str(ROOT / ".build/uv/bin/uv")
-    environ = {**os.environ, "UV_PYTHON_INSTALL_DIR": str(BUILD / "python")}
+    environ = {**os.environ, **UNREACHABLE, "UV_PYTHON_INSTALL_DIR": str(BUILD / "python")}
     try:
         done = subprocess.run(
             [uv, "python", *arguments],

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 from tests.wheel import BUILD, building, run_uv
 
+from . import interpreters
+from .apps.people import Person
 from .environments import APPS, Environment
 
 _SERVERS = ("gunicorn==27.0.1", "uvicorn-worker==0.4.0", "hypercorn==0.18.0", "websockets==17.4")
@@ -73,6 +77,12 @@ class Loader:
     file: str | None = None
     """What stands in the file of OTEL_CONFIG_FILE."""
     errors: tuple[str, ...] = ()
+    plan: Callable[[Person], str] = attrgetter("plan")
+    """What ``saas.plan`` must be; a file says that it is to be read from another place than by default."""
+    queries: bool = True
+    """Whether the statements of the database are traced."""
+    off: bool = False
+    """Whether there is to be no telemetry at all."""
 
     @property
     def other(self) -> bool:
@@ -93,10 +103,15 @@ logger_provider:
     - batch: {{schedule_delay: 300, exporter: {{otlp_http: {{endpoint: "{otlp}/v1/logs"}}}}}}
 distribution:
   otel_shim:
-    org_id: [dependency:current_user.org_id, dependency:get_current_user.org_id, user:org_id]
+    plan: [dependency:current_user.role, dependency:get_current_user.role, user:role]
 """
 _GOOD = _FILE.replace("{processor}", "batch").replace("{delay}", ", schedule_delay: 300")
 _UNKNOWN = _FILE.replace("{processor}", "our_own").replace("{delay}", "")
+_WITHOUT_SQLALCHEMY = """\
+instrumentation/development:
+  python:
+    sqlalchemy: {{enabled: false}}
+"""
 _HTTP = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
 ALONE = Loader("ours alone", {})
 UNSET = Loader("theirs beside, none named", {}, beside=True)
@@ -128,13 +143,37 @@ ELASTIC_THEIRS = Loader(
     },
     errors=("Configuration of otel_shim not loaded",),
 )
-FILE = Loader("configuration file", {}, file=_GOOD)
+_role = attrgetter("role")
+FILE = Loader("configuration file", {}, file=_GOOD, plan=_role)
+FILE_OFF = Loader(
+    "file with sqlalchemy off", {}, file=_GOOD + _WITHOUT_SQLALCHEMY, plan=_role, queries=False
+)
+FILE_THEIRS = replace(
+    THEIRS,
+    name="file, theirs named",
+    # Theirs leaves the process without a number unless the file asks for it.
+    file=_GOOD.replace(
+        "resource:", "resource:\n  detection/development: {{detectors: [{{service: }}]}}"
+    ),
+    plan=_role,
+    errors=(*THEIRS.errors, "OTEL_CONFIG_FILE is set; ignoring configurator kwargs"),
+)
 FILE_BROKEN = Loader(
     "file that is no YAML", {}, file="file_format: [", errors=("OTEL_CONFIG_FILE=",)
 )
 FILE_UNUSABLE = Loader(
-    "file with an unknown processor", {}, file=_UNKNOWN, errors=("OTEL_CONFIG_FILE=",)
+    "file with an unknown processor",
+    {},
+    file=_UNKNOWN,
+    errors=("OTEL_CONFIG_FILE=",),
+    plan=_role,
 )
+PARTLY_OFF = Loader(
+    "instrumentation disabled",
+    {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "sqlalchemy"},
+    queries=False,
+)
+OFF = Loader("OTEL_SDK_DISABLED", {"OTEL_SDK_DISABLED": "true"}, off=True)
 
 
 @dataclass(frozen=True)
@@ -221,6 +260,13 @@ CELLS = (
     Cell(FILE, GUNICORN, CONTRIB),
     Cell(FILE_BROKEN, UVICORN_WORKERS, FASTAPI),
     Cell(FILE_UNUSABLE, UVICORN, CONTRIB_SQL20),
+    Cell(FILE_OFF, UVICORN_WORKERS, FASTAPI),
+    Cell(FILE_OFF, HYPERCORN, CONTRIB),
+    Cell(FILE_THEIRS, UVICORN, FASTAPI_SQL20),
+    Cell(PARTLY_OFF, UVICORN, FASTAPI),
+    Cell(PARTLY_OFF, GUNICORN, CONTRIB_SQL20),
+    Cell(OFF, UVICORN, FASTAPI),
+    Cell(OFF, GUNICORN_PRELOAD, CONTRIB),
     Cell(ELASTIC_UNSET, UVICORN, WITH_ELASTIC),
     Cell(ELASTIC_OURS, GUNICORN, WITH_ELASTIC),
     Cell(ELASTIC_THEIRS, UVICORN, WITH_ELASTIC),
@@ -231,15 +277,38 @@ CELLS = (
 )
 
 results: dict[str, str] = {}
-"""What came of each cell in this run of the tests."""
+"""What came of each cell in this run of the tests; ``RED`` until it is known to be right."""
+RED, NOT_RUN = "RED", "NOT RUN"
+TEST = "test_a_cell_gives_correct_traces_and_logs"
+"""The test that runs the cells."""
 
 
-def table() -> list[str]:
-    """The matrix as lines of text; a cell that was not run says so."""
+@functools.cache
+def cells() -> tuple[Cell, ...]:
+    """The cells of this machine: those for which it has the interpreter, or can get it."""
+    return tuple(
+        cell for cell in CELLS if interpreters.find(cell.framework.environment.python) is not None
+    )
+
+
+def lacking(chosen: Iterable[Cell]) -> list[Cell]:
+    """Those of the cells that did not run, or not to a good end."""
+    return [cell for cell in chosen if results.get(str(cell), NOT_RUN) in (RED, NOT_RUN)]
+
+
+def table(chosen: Iterable[Cell]) -> list[str]:
+    """Cells as lines of text; one that was not run says so, and last which Pythons are not here."""
     head = ("loader", "server", "framework", "python", "result")
-    rows = [head, *((*cell.columns, results.get(str(cell), "NOT RUN")) for cell in CELLS)]
+    rows = [head, *((*cell.columns, results.get(str(cell), NOT_RUN)) for cell in chosen)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) for row in rows]
+    lines = ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) for row in rows]
+    elsewhere = sorted(
+        {cell.columns[-1] for cell in CELLS} - {cell.columns[-1] for cell in cells()}
+    )
+    return lines + [
+        f"Python {version} is not on this machine and cannot be had from here: not in the matrix"
+        for version in elsewhere
+    ]
 
 
 def official_distro() -> Path:

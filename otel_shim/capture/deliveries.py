@@ -242,13 +242,14 @@ class Taken:
 
     @guarded(default=None)
     def _waited(self) -> None:
-        """Record how long it waited, and show it in the trace of who asked for it."""
-        since, now = self.delivery.since(), time.time()
+        """Record how long it waited, until the run began, and show it in the trace of who asked for it."""
+        since = self.delivery.since()
         if since is None:
             return
-        queues.taken(self.delivery.queue, now - since)
+        over = self.work.started_at if self.work is not None else time.time()
+        queues.taken(self.delivery.queue, over - since)
         if self.delivery.producer is not None:
-            _show_wait(self.delivery, self.delivery.producer, (min(since, now), now), self.work)
+            _show_wait(self.delivery, self.delivery.producer, (min(since, over), over), self.work)
 
     @guarded(default=None)
     def end(self, error: BaseException | None = None, outcome: str | None = None) -> None:

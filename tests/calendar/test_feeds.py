@@ -329,7 +329,7 @@ async def test_other_requests_are_none_of_ours(site: Site, get: Get, recording: 
 
 def test_nobody_reads_it(site: Site, recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a reader the span ends by itself, as long as the fetch took, with what can be seen."""
-    capture = ics.Feeds(calendars.recorder(recording.tracers, recording.meters), seconds=0.2)
+    capture = ics.Feeds(calendars.recorder(recording.tracers, recording.meters), seconds=1.0)
     with httpx.Client() as client:
         request = client.build_request("GET", site.feed)
         capture.sent(httpx.Client.send.__wrapped__.__get__(client), client, (request,), {})  # type: ignore[attr-defined]
@@ -340,7 +340,7 @@ def test_nobody_reads_it(site: Site, recording: Recording, monkeypatch: pytest.M
     assert sync.ended == ("initial", "success", None)
     assert sync.items == (3, 0, 0, 0)
     ended = max(span.end_time or 0 for span in recording.below(sync.span))
-    assert abs((sync.span.end_time or 0) - ended) < 0.1e9
+    assert abs((sync.span.end_time or 0) - ended) < 0.5e9  # not when it was given up
 
 
 def test_nobody_reads_what_was_cut(site: Site, recording: Recording) -> None:

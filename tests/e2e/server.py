@@ -122,12 +122,14 @@ def telemetry(service: str, otlp: str) -> dict[str, str]:
 def uvicorn(
     environment: Environment, app: str, port: int, workers: int, env: Mapping[str, str]
 ) -> Part:
-    """The application as its operator starts it."""
+    """The application as its operator starts it on a busy machine: a worker may take its time to start."""
+    several = ("--timeout-worker-healthcheck", "60") if workers > 1 else ()
     return Part(
         f"{app.partition(':')[0]}-{port}",
         (
             *(environment.program("opentelemetry-instrument"), environment.program("uvicorn")),
             *("--app-dir", str(APPS.parent), app, "--port", str(port), "--workers", str(workers)),
+            *several,
         ),
         parts.url(port, "/health"),
         env=env,

@@ -17,6 +17,8 @@ from .environments import Environment
 STARTS, AT_ONCE, WORKERS = 20, 4, 2
 STOP_SECONDS = 30.0
 SERVED = re.compile(r"^Started server process \[(\d+)\]$")
+DIED = re.compile(r"^Child process \[\d+\] died$")
+"""How uvicorn says that it gave a worker up and starts another; it says so as INFO."""
 WIRED = re.compile(r"^otel-shim is active in process (\d+)$")
 ENDED_BY_SIGTERM = (0, -signal.SIGTERM)
 
@@ -28,7 +30,8 @@ def faults(desk: server.Server, asked: int, exit_code: int) -> list[str]:
     wired = {pid for line in lines for pid in WIRED.findall(line["message"])}
     bad = [f"answered {asked}"] if asked != 200 else []
     bad += [f"exit code {exit_code}"] if exit_code not in ENDED_BY_SIGTERM else []
-    bad += [f"only {served} served"] if len(served) < WORKERS else []
+    bad += [f"{served} served"] if len(served) != WORKERS else []
+    bad += [line["message"] for line in lines if DIED.match(line["message"])]
     bad += [f"{served - wired} served without the shim"] if not served <= wired else []
     return bad + [line["message"] for line in lines if line["severity"] != "INFO"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -119,14 +120,19 @@ def started(
 
 
 def until(process: subprocess.Popen[str], word: str) -> str:
-    """The output up to the line with this word."""
+    """The output up to the line with this word; a process that does not say it in time is ended."""
     assert process.stdout is not None
     said = ""
-    for line in process.stdout:
-        said += line
-        if word in line:
-            return said
-    raise AssertionError(said)
+    limit = threading.Timer(DEADLINE, process.kill)
+    limit.start()
+    try:
+        for line in process.stdout:
+            said += line
+            if word in line:
+                return said
+    finally:
+        limit.cancel()
+    raise AssertionError(f"{word!r} is not in: {said}")
 
 
 def ended(process: subprocess.Popen[str]) -> int:

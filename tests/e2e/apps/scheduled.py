@@ -135,6 +135,7 @@ def main(kind: str, jobs: int) -> None:
         function = work_async if kind == "coroutine" else work
         tally = asyncio.run(in_loop(function, jobs))
     print(f"left {tally.left}")
+    print(f"dropped {otel_shim.counters_snapshot().get('spans_queue_dropped', 0)}")
 
 
 if __name__ == "__main__":

@@ -104,3 +104,33 @@ def fire_is_said_once(headers: Any, lines: list[Any], records: list[otlp.Record]
         assert who(fields) == identity(headers["X-Request-Id"])
         assert fields["saas.error.code"] == "RuntimeError"
         assert fields["http.route"] == "/boom"
+
+
+FIRES = (
+    Cell(matrix.ALONE, matrix.UVICORN, matrix.STARLETTE),
+    Cell(matrix.ALONE, matrix.GUNICORN, matrix.STARLETTE_OLD),
+    Cell(matrix.ALONE, matrix.GUNICORN, matrix.CONTRIB),
+    Cell(matrix.ALONE, matrix.HYPERCORN, matrix.CONTRIB_SQL20),
+)
+"""Where the server span is not FastAPI's own; each server says in its own words what nobody handled."""
+
+
+@pytest.mark.parametrize("cell", FIRES, ids=str)
+def test_what_nobody_handled_is_correlated_everywhere(
+    cell: Cell, stack: Stack, env: dict[str, str]
+) -> None:
+    """The server's log of it has trace and request, and who asked, and its span the code of the error."""
+    with collectors.healthy() as sink:
+        shop = start(stack, cell, server.telemetry("fires", sink.url) | env)
+        boom = shop.get("/boom", ANNA.token)
+        shop.stop(20)
+        lines = [json.loads(line) for line in shop.log.splitlines() if line.strip()]
+        spans, records = list(otlp.spans(sink)), list(otlp.records(sink))
+    assert boom.status_code == 500
+    if cell.server is matrix.HYPERCORN:  # as above
+        lines = list({line["timestamp"]: line for line in lines}.values())
+    fire_is_said_once(boom.headers, lines, records)
+    root = is_one([s for s in spans if s.attributes.get("http.route") == "/boom"])
+    assert root.trace_id == boom.headers["X-Trace-Id"]
+    assert root.attributes["saas.error.code"] == "500"
+    assert who(root.attributes) == identity(boom.headers["X-Request-Id"])

@@ -1,11 +1,10 @@
-"""A news feed over WebSocket, server-sent events and a plain stream; for people and for machines with a key."""
+"""A news feed over WebSocket, server-sent events and a plain stream."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Query, WebSocket, WebSocketDisconnect
@@ -20,21 +19,11 @@ LOG_EACH, QUERY_EACH = 10, 100
 app = FastAPI()
 
 
-@dataclass(frozen=True)
-class ApiKey:
-    id: str
-    org_id: str
-
-
 async def current_user(token: Annotated[str, Query()]) -> Agent:
     agent = await store.agent_by_token_async(token)
     if agent is None:
         raise HTTPException(401)
     return agent
-
-
-async def get_api_key(token: Annotated[str, Query()]) -> ApiKey:
-    return ApiKey(id=f"key-of-{token}", org_id="org-machines")
 
 
 User = Annotated[Agent, Depends(current_user)]
@@ -87,9 +76,3 @@ def stream(user: User, count: int) -> StreamingResponse:
             yield f"{number}\n"
 
     return StreamingResponse(body())
-
-
-@app.get("/machine")
-async def machine(key: Annotated[ApiKey, Depends(get_api_key)]) -> dict[str, str]:
-    log.info("machine", extra={"reader": key.id})
-    return {}

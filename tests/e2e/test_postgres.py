@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,17 +14,11 @@ import pytest
 
 from examples.saas.api.people import PASSWORD
 from examples.saas.demo import checks, journey_checks, journeys, parts
-from examples.saas.demo.driver import Call
-from examples.saas.demo.jaeger import Jaeger, Span, wait_for
-from examples.saas.demo.stack import run_once, running
-from examples.saas.demo.traffic import drive
-from tests.wheel import ROOT
+from examples.saas.demo.jaeger import Jaeger, Span
 
-from . import postgres, server
+from . import postgres, product, server
 from .environments import Environment
 
-ARRIVAL_SECONDS = 60.0
-CONNECTOR = ROOT / ".build/envs/connector"
 UNIQUE_VIOLATION = "23505"
 ASYNC, SYNC = re.compile(r"\$\d+"), re.compile(r"%\(\w+\)s")
 """How asyncpg's and psycopg's statements name their parameters; psycopg sends them as the former."""
@@ -80,60 +71,23 @@ def outcome(
     backend: server.Backend, locked: Environment, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Outcome]:
     """Run the demo's traffic against API and connector, the API on PostgreSQL."""
-    assert CONNECTOR.exists(), "run `make envs` first: the connector's environment is not there"
     out = tmp_path_factory.mktemp("postgres")
-    places = parts.Places(ROOT / ".build/bin", locked.path, CONNECTOR, out)
-    otlp = httpx.URL(backend.otlp).port
-    assert otlp is not None
-    ports = dataclasses.replace(parts.choose_ports(), otlp_http=otlp)
     with postgres.cluster() as cluster:
-        database = {"SAAS_DATABASE_URL": cluster.url}
-        seed = (locked.program("python"), "-m", "api.seed")
-        run_once("seed", seed, parts.SAAS, database)
+        product.seed(locked, cluster.url, out)
         before = len(cluster.statements())
-        calls = _run(places, ports, database, out)
-        evidence = checks.Evidence(calls, _arrived(backend, calls))
+        evidence = product.evidence(locked, backend, cluster.url, out)
         yield Outcome(cluster, backend.jaeger, evidence, cluster.statements()[before:])
-
-
-def _run(
-    places: parts.Places, ports: parts.Ports, database: dict[str, str], out: Path
-) -> list[Call]:
-    api = parts.api(places, ports)
-    with running(out) as stack:
-        stack.start(parts.connector(places, ports))
-        stack.start(dataclasses.replace(api, env={**api.env, **database}))
-        stack.wait_ready(server.READY_SECONDS)
-        calls = asyncio.run(drive(parts.url(ports.api)))
-        stack.check_alive()
-    return calls
-
-
-def _arrived(backend: server.Backend, calls: list[Call]) -> dict[str, Any]:
-    """Services have stopped and sent all they had; what the Collector holds is out when no more comes."""
-    traces, lack = wait_for(
-        lambda: backend.jaeger.by_id(call.trace_id for call in calls if call.trace_id),
-        lambda found: checks.lacking(calls, found),
-        ARRIVAL_SECONDS,
-    )
-    assert lack is None, lack
-    return traces
 
 
 def test_the_application_answers_as_on_sqlite(outcome: Outcome) -> None:
     """All journeys work, with the same statuses."""
-    _hold(checks.of_answers(outcome.evidence.calls))
+    product.hold(checks.of_answers(outcome.evidence.calls))
 
 
 def test_identity_is_on_every_span(outcome: Outcome) -> None:
-    """What the demo checks on SQLite holds here too: nobody's is missing, nobody's is another's."""
-    _hold(checks.of_traces(outcome.evidence))
-    _hold(journey_checks.of_journeys(outcome.evidence))
-
-
-def _hold(findings: list[checks.Finding]) -> None:
-    assert findings
-    assert not [finding for finding in findings if not finding.ok]
+    """As on SQLite: nobody's is missing, nobody's is another's."""
+    product.hold(checks.of_traces(outcome.evidence))
+    product.hold(journey_checks.of_journeys(outcome.evidence))
 
 
 def test_both_drivers_were_at_work(outcome: Outcome) -> None:

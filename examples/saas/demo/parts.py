@@ -60,6 +60,10 @@ def choose_ports() -> Ports:
     return Ports(*free_ports(len(fields(Ports))))
 
 
+# On a busy machine a worker may take longer to start than the 5 s that uvicorn waits by default.
+_WORKERS = ("--workers", str(API_WORKERS), "--timeout-worker-healthcheck", "60")
+
+
 def name_of(ports: Ports, port: int | None) -> str:
     """The part of the demo that listens on a port."""
     owners = {ports.api: "api", ports.connector: "connector", ports.jaeger_query: "jaeger"}
@@ -149,7 +153,7 @@ def api(places: Places, ports: Ports) -> Part:
     """The product, under otel-shim; its code is unchanged."""
     return Part(
         "api",
-        _server(places.api_env, "api.app:app", ports.api, "--workers", str(API_WORKERS)),
+        _server(places.api_env, "api.app:app", ports.api, *_WORKERS),
         url(ports.api, "/health"),
         env=_telemetry(API_SERVICE, ports) | _product(ports),
     )

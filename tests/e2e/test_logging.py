@@ -134,3 +134,33 @@ def test_what_nobody_handled_is_correlated_everywhere(
     assert root.trace_id == boom.headers["X-Trace-Id"]
     assert root.attributes["saas.error.code"] == "500"
     assert who(root.attributes) == identity(boom.headers["X-Request-Id"])
+
+
+def test_an_instrumentor_that_is_left_out_for_a_version_is_said(
+    stack: Stack, env: dict[str, str], tmp_path: Path
+) -> None:
+    """Once, as an error on the console of the running application, which serves all the same.
+
+    What telemetry says of itself is not sent.
+    """
+    info = tmp_path / "site/picky-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: picky\nVersion: 1\nProvides-Extra: instruments\n"
+        'Requires-Dist: httpx<0.1; extra == "instruments"\n'
+    )
+    (info / "entry_points.txt").write_text(
+        "[opentelemetry_instrumentor]\npicky = picky:PickyInstrumentor\n"
+    )
+    cell = Cell(matrix.ALONE, matrix.UVICORN, matrix.FASTAPI)
+    with collectors.healthy() as sink:
+        more = {"PYTHONPATH": f"{tmp_path / 'site'}:{env['PYTHONPATH']}"}
+        shop = start(stack, cell, server.telemetry("picky", sink.url) | env | more)
+        assert shop.get("/sync/1", ANNA.token).headers["X-Trace-Id"]
+        shop.stop(20)
+        lines = [json.loads(line) for line in shop.log.splitlines()]
+        records = list(otlp.records(sink))
+    said = is_one([line for line in lines if line["message"].startswith("picky only instruments")])
+    assert said["severity"] == "ERROR"
+    assert "httpx<0.1" in said["message"].replace(" ", "") and "outside" in said["message"]
+    assert not [record for record in records if record.text == said["message"]]

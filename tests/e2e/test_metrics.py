@@ -24,7 +24,7 @@ from examples.saas.demo.ports import free_ports
 from examples.saas.demo.stack import Part, Stack
 from tests.wheel import ROOT
 
-from . import collectors, environments, server
+from . import collectors, environments, matrix, server, test_matrix, test_processes
 from .apps.people import PEOPLE
 from .collectors import Fake
 from .environments import Environment
@@ -86,17 +86,20 @@ class Scraped:
 def start(stack: Stack, locked: Environment, out: Path, env: Mapping[str, str]) -> Scraped:
     server.fill_database(locked, out)
     (port,) = free_ports(1)
-    settings = {
+    desk = server.start(stack, locked, {**_settings(port, out), **env}, WORKERS)
+    return Scraped(desk, parts.url(port, "/metrics"))
+
+
+def _settings(port: int, out: Path) -> dict[str, str]:
+    """Nothing is sent; /metrics is served on a port."""
+    return {
         **{f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")},
         "OTEL_SERVICE_NAME": "counted",
         "OTEL_SHIM_SECRET": server.SECRET,
         "OTEL_SHIM_METRICS_PORT": str(port),
         "OTEL_SHIM_METRICS_DIRECTORY": str(out / "metrics"),
         "DESK_DATABASE": str(out / "desk.db"),
-        **env,
     }
-    desk = server.start(stack, locked, settings, WORKERS)
-    return Scraped(desk, parts.url(port, "/metrics"))
 
 
 def send(desk: server.Server, rounds: int) -> tuple[Seen, list[httpx.Response]]:
@@ -139,6 +142,23 @@ def test_counters_are_the_requests_sent(stack: Stack, locked: Environment, tmp_p
     assert victim not in workers(answers)
     assert scraped.counted() == sent + more
     assert sum(more.values()) == 40 * len(PATHS)
+
+
+@pytest.mark.parametrize(
+    "by", [matrix.GUNICORN, matrix.GUNICORN_PRELOAD, matrix.HYPERCORN], ids=lambda by: by.name
+)
+def test_counters_are_the_requests_sent_on_other_servers(
+    by: matrix.Server, stack: Stack, locked: Environment, tmp_path: Path
+) -> None:
+    """Of every worker, also of those that were forked after the counters were made."""
+    server.fill_database(locked, tmp_path)
+    (port,) = free_ports(1)
+    env = _settings(port, tmp_path) | {"PYTHONPATH": str(environments.APPS.parent)}
+    shop = test_matrix.start(stack, matrix.Cell(matrix.ALONE, by, matrix.FASTAPI), env)
+    asked = test_processes.ask(shop, by.workers)
+    assert len(asked) == by.workers
+    scraped = Scraped(shop, parts.url(port, "/metrics"))
+    assert scraped.counted() == {(test_processes.ROUTE, "200"): asked.total()}
 
 
 def _started(desk: server.Server) -> set[str]:

@@ -4,23 +4,23 @@ The application needs none of this: under ``opentelemetry-instrument`` identity 
 These functions say more, where the application knows more. Each is safe anywhere, also without the
 shim configured, and none raises into the application.
 
-OpenTelemetry is imported by the first call, so that importing this package costs next to nothing.
+All else is imported by the first use, so that importing this package costs next to nothing: the launcher
+does so in a process that only starts the application's.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from otel_shim.counters import snapshot as counters_snapshot
-from otel_shim.model import Identity
-from otel_shim.queues import QueueReading
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from datetime import timedelta, tzinfo
 
     from otel_shim.binding import ScopedIdentity
+    from otel_shim.counters import snapshot as counters_snapshot
+    from otel_shim.model import Identity
     from otel_shim.operations import Job, Operation
+    from otel_shim.queues import QueueReading
 
 __all__ = [
     "Identity",
@@ -39,6 +39,22 @@ __all__ = [
     "sql_queue",
     "taken",
 ]
+_PLACES = {
+    "Identity": ("otel_shim.model", "Identity"),
+    "QueueReading": ("otel_shim.queues", "QueueReading"),
+    "counters_snapshot": ("otel_shim.counters", "snapshot"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The classes and functions that are offered here as they are; kept, so that this is asked once."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
+    module, attribute = _PLACES[name]
+    found = globals()[name] = getattr(import_module(module), attribute)
+    return found
 
 
 def bind(

@@ -235,3 +235,18 @@ def test_public_names_are_stable() -> None:
             inspect.Parameter.KEYWORD_ONLY,
             inspect.Parameter.VAR_KEYWORD,
         }
+
+
+def test_the_launcher_loads_next_to_nothing_of_ours() -> None:
+    """Its process only starts that of the application, which loads the rest."""
+    code = "import otel_shim.launcher, sys; print(*(n for n in sys.modules if n.startswith('otel_shim')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"otel_shim", "otel_shim.launcher"}
+
+
+def test_what_is_offered_is_there() -> None:
+    """Each name of the public API, and no other."""
+    assert all(getattr(otel_shim, name) is not None for name in otel_shim.__all__)
+    assert otel_shim.counters_snapshot is counters.snapshot
+    with pytest.raises(AttributeError, match="no attribute 'colour'"):
+        otel_shim.colour  # noqa: B018

@@ -241,6 +241,7 @@ def test_nobody_is_a_label(
         text = scraped.text()
         total = len(answers)
         server.eventually(lambda: _total(fake) >= total, 30, "all requests were exported")
+        scraped.desk.stop(30)
     returned = {a.headers["x-request-id"]: a.headers["x-trace-id"] for a in answers}
     personal = {value for p in PEOPLE for value in (p.id, p.org_id, p.name, p.email, p.token)}
     secrets = personal | returned.keys() | set(returned.values())

@@ -210,3 +210,4 @@ def test_a_collector_that_says_yes_is_believed(stack: Stack, locked: Environment
             lambda: counters(desk).get("spans_exported", 0) >= 5 * SPANS_EACH, 10, "all exported"
         )
         assert not complaints(desk)
+        desk.stop(EXIT_SECONDS)

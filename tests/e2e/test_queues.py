@@ -182,7 +182,8 @@ def taker() -> Iterator[collectors.Fake]:
 
 
 @pytest.fixture
-def place(environment: Environment, redis: Redis, stack: Stack, taker: collectors.Fake) -> Place:
+def place(environment: Environment, redis: Redis, taker: collectors.Fake, stack: Stack) -> Place:
+    """Workers are stopped before the collector is, so that none waits for it at its end."""
     return Place(environment, redis, stack, taker.url, {})
 
 

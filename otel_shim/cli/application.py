@@ -1,10 +1,9 @@
-"""The application that a command starts: found in the command line, and imported as its server would."""
+"""The application that a command starts, imported as its server would, and what it depends on."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -13,39 +12,32 @@ from typing import Any
 
 from otel_shim.cli.observation import App
 
-SERVERS = ("uvicorn", "gunicorn", "hypercorn", "granian", "fastapi")
-_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\(\))?")
 
+def load(target: str, folder: str = "", paths: Sequence[str] = ()) -> App:
+    """Import an application and look at its dependencies; what it raises becomes the problem.
 
-def server_of(command: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """The server of a command and its arguments; both empty where none is known.
-
-    Understands ``opentelemetry-instrument uvicorn ...`` and ``python -m uvicorn ...`` too.
+    ``folder`` is where its server goes first, ``paths`` are where it looks for modules besides.
     """
-    for position, word in enumerate(command):
-        if PurePath(word).name in SERVERS:
-            return PurePath(word).name, tuple(command[position + 1 :])
-    return "", ()
-
-
-def target_of(command: Sequence[str]) -> str | None:
-    """The ``module:attribute`` that a server is told to serve."""
-    _, arguments = server_of(command)
-    return next((word for word in arguments if _TARGET.fullmatch(word)), None)
-
-
-def load(target: str) -> App:
-    """Import an application and look at its dependencies; what it raises becomes the problem."""
     module, _, path = target.partition(":")
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - servers do the same
+    before = os.getcwd()  # noqa: PTH109 - for what the doctor looks at next
     try:
+        _go(folder, paths)
         app: Any = importlib.import_module(module)
         for name in path.removesuffix("()").split("."):
             app = getattr(app, name)
         made = app() if path.endswith("()") else app
     except BaseException as error:  # noqa: BLE001 - also SystemExit: the doctor must live to tell
         return App(target, _where(error))
-    return App(target, dependencies=tuple(sorted(set(_names(made)))))
+    finally:
+        os.chdir(before)
+    return App(target, dependencies=tuple(sorted(set(_names(made, {})))))
+
+
+def _go(folder: str, paths: Sequence[str]) -> None:
+    if folder:
+        os.chdir(folder)
+    here = os.getcwd()  # noqa: PTH109 - servers do the same
+    sys.path[:0] = [*(os.path.abspath(path) for path in paths), here]  # noqa: PTH100 - likewise
 
 
 def _where(error: BaseException) -> str:
@@ -56,11 +48,27 @@ def _where(error: BaseException) -> str:
     return f"{type(error).__name__}{place}"
 
 
-def _names(app: Any) -> Iterator[str]:
-    for route in getattr(app, "routes", ()):
-        yield from _of_dependant(getattr(route, "dependant", None))
-        if getattr(route, "app", None) is not app:
-            yield from _names(getattr(route, "app", None))
+def _names(node: Any, seen: dict[int, Any]) -> Iterator[str]:
+    """The names of the dependencies of an application, a route, or a router that was included."""
+    if node is None or id(node) in seen:
+        return
+    seen[id(node)] = node
+    yield from _of_dependant(getattr(node, "dependant", None))
+    for part in _parts(node):
+        yield from _names(part, seen)
+
+
+def _parts(node: Any) -> Iterator[Any]:
+    """What is below: routes, what is mounted, and what FastAPI makes of an included router.
+
+    An older FastAPI copies the routes of a router; from 0.137 on the router stays one route, which knows
+    its own with the dependencies of all that includes them.
+    """
+    yield from getattr(node, "routes", None) or ()
+    yield getattr(node, "app", None)
+    included = getattr(node, "effective_route_contexts", None)
+    yield from included() if included is not None else ()
+    yield getattr(node, "starlette_route", None)
 
 
 def _of_dependant(dependant: Any) -> Iterator[str]:

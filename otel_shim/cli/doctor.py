@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from otel_shim.cli import application, diagnosis, packages, workers
+from otel_shim.cli import commands, diagnosis, packages, workers
+from otel_shim.cli.commands import Command
 from otel_shim.cli.masking import MASK
 from otel_shim.cli.observation import (
     ERROR,
@@ -56,34 +57,35 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine, report, and give the exit code."""
-    command: Sequence[str] = arguments.command
+    command = commands.parse(arguments.command, os.environ)
     try:
-        seen = observe(os.environ, application.target_of(command))
+        seen = observe(os.environ, command)
     except LoadingFailed as error:
         sys.stderr.write(f"otel-shim doctor: {error}\n")
         return 2
-    found = _examine(seen, command)
+    found = _examine(seen, arguments.command, command)
     healthy = all(finding.severity == INFO for finding in found)
     text = _as_json(seen, found, healthy) if arguments.json else "\n".join(_as_text(seen, found))
     sys.stdout.write(f"{text}\n")
     return 0 if healthy else 1
 
 
-def _examine(seen: Observation, command: Sequence[str]) -> list[Finding]:
+def _examine(seen: Observation, words: Sequence[str], command: Command) -> list[Finding]:
     found = [
         *diagnosis.findings(seen),
         *packages.findings(packages.installed()),
-        *workers.findings(command, os.environ, seen.executable, seen.exporters),
+        *workers.findings(words, command, seen.executable, seen.exporters),
     ]
     return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
 
 
-def observe(environ: Mapping[str, str], target: str | None) -> Observation:
+def observe(environ: Mapping[str, str], command: Command) -> Observation:
     """What a fresh process of this interpreter sees; raises LoadingFailed where it ends without a word."""
     with tempfile.TemporaryDirectory(prefix="otel-shim-") as folder:
         report = Path(folder) / "observation.json"
-        arguments = [str(report), *([target] if target else [])]
-        said = _run_child(arguments, environ)
+        target = command.target()
+        named = [target, command.folder(), *command.paths()] if target else []
+        said = _run_child([str(report), *named], environ)
         if not report.exists():
             raise LoadingFailed(f"loading ended without a report: {said}")
         seen: Observation = decode(Observation, json.loads(report.read_text("utf-8")))

@@ -1,6 +1,6 @@
 """The child process of the doctor: load for real, look, write what was seen as JSON.
 
-Started as ``python -m otel_shim.cli.observer <file> [<module:attribute>]``. Exits without running the
+Started as ``python -m otel_shim.cli.observer <file> [<module:attribute> <directory> <path>...]``. Exits without running the
 SDK's exit handlers, so that nothing it made is exported.
 """
 
@@ -32,21 +32,24 @@ from otel_shim.environment_variables import OTEL_SHIM_SECRET
 
 def main(arguments: Sequence[str]) -> None:
     """Observe and write."""
-    report, *target = arguments
-    seen = observe(target[0] if target else None)
+    report, *named = arguments
+    seen = observe(named)
     Path(report).write_text(json.dumps(dataclasses.asdict(seen)), "utf-8")
     sys.stdout.flush()
     os._exit(0)
 
 
-def observe(target: str | None) -> Observation:
-    """Load this process, import the application if one is named, and see."""
+def observe(named: Sequence[str]) -> Observation:
+    """Load this process, import the application if one is named, and see.
+
+    It is named by its target, the directory that its server goes to, and paths of modules.
+    """
     asked = dict(os.environ)  # before a distro sets its defaults
     before = _secret_exists(asked)
     import_module("otel_shim.launcher")  # makes the choice that opentelemetry-instrument makes
     record = loader.run()
     wired = wiring.wiring()
-    app = application.load(target) if target is not None else None
+    app = application.load(named[0], named[1], named[2:]) if named else None
     return Observation(
         python=platform.python_version(),
         executable=sys.executable,

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from otel_shim.cli.application import server_of
+from otel_shim.cli.commands import UNKNOWN, Command
 from otel_shim.cli.observation import INFO, WARNING, Exporter, Finding
 
 _LAUNCHER = "opentelemetry-instrument"
 
 
 def findings(
-    command: Sequence[str],
-    environ: Mapping[str, str],
-    executable: str,
-    exporters: Sequence[Exporter],
+    words: Sequence[str], command: Command, executable: str, exporters: Sequence[Exporter]
 ) -> Iterator[Finding]:
     """Hints about a command; none where there is no command."""
-    server, arguments = server_of(command)
-    if server == "gunicorn":
-        arguments += tuple(shlex.split(environ.get("GUNICORN_CMD_ARGS", "")))
-        yield from _gunicorn(arguments, exporters)
-    elif server:
-        yield from _workers(server, arguments, environ)
-    if command:
-        yield from _interpreter(command, executable)
+    if command.server == "gunicorn":
+        yield from _preload(command, exporters)
+    if command.server:
+        yield from _workers(command)
+    if words:
+        yield from _interpreter(words, executable)
 
 
-def _gunicorn(arguments: Sequence[str], exporters: Sequence[Exporter]) -> Iterator[Finding]:
-    if "--preload" not in arguments:
+def _preload(command: Command, exporters: Sequence[Exporter]) -> Iterator[Finding]:
+    if not command.has("--preload", "preload_app"):
         return
     over_grpc = [e.signal for e in exporters if ".grpc." in e.kind]
     if over_grpc:
@@ -46,27 +40,21 @@ def _gunicorn(arguments: Sequence[str], exporters: Sequence[Exporter]) -> Iterat
         yield Finding(INFO, "preload", cause, fix)
 
 
-def _workers(
-    server: str, arguments: Sequence[str], environ: Mapping[str, str]
-) -> Iterator[Finding]:
-    if "--reload" in arguments:
+def _workers(command: Command) -> Iterator[Finding]:
+    server, count = command.server, command.workers()
+    if command.has("--reload", "reload"):
         cause = (
             f"{server} --reload starts a new process for each change, and loads telemetry in each"
         )
         yield Finding(INFO, "reload", cause, "use it for development only")
-    count = _workers_asked(arguments, environ)
-    if count not in (None, "1"):
-        cause = f"{server} starts {count} processes, each of which loads telemetry and has its own instance id"
+    if count is UNKNOWN or str(count or 1).strip() != "1":
+        many = "as many processes as its configuration file works out"
+        started = many if count is UNKNOWN else f"{count} processes"
+        cause = (
+            f"{server} starts {started}, each of which loads telemetry and has its own instance id"
+        )
         fix = "count by service.name where service.instance.id would split a series"
         yield Finding(INFO, "workers", cause, fix)
-
-
-def _workers_asked(arguments: Sequence[str], environ: Mapping[str, str]) -> str | None:
-    for position, word in enumerate(arguments):
-        name, _, value = word.partition("=")
-        if name in ("--workers", "-w"):
-            return value or next(iter(arguments[position + 1 :]), None)
-    return environ.get("WEB_CONCURRENCY")
 
 
 def _interpreter(command: Sequence[str], executable: str) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from otel_shim import environment_variables
@@ -24,13 +24,17 @@ class ConfigFileError(ValueError):
 
 @dataclass(frozen=True)
 class FileSettings:
-    """The part of a configuration file that is ours."""
+    """A configuration file, and the part of it that is ours."""
 
     variables: Mapping[str, str] = field(default_factory=dict)
     """Own keys, as the environment variables they stand for."""
     disabled: frozenset[str] = frozenset()
     """Instrumentors with ``enabled: false``."""
     errors: tuple[str, ...] = ()
+    model: Any = field(default=None, repr=False)
+    """All that the file says, as the SDK reads it."""
+    off: bool = False
+    """Whether it says ``disabled: true``."""
 
 
 def read(path: str) -> FileSettings:
@@ -50,7 +54,8 @@ def read(path: str) -> FileSettings:
     finally:
         _PARSER_LOG.disabled = False
     own = _section(model.distribution, "otel_shim")
-    return from_sections(own, _python(model.instrumentation_development))
+    ours = from_sections(own, _python(model.instrumentation_development))
+    return replace(ours, model=model, off=model.disabled is True)
 
 
 def from_sections(own: Mapping[str, Any], instrumentation: Mapping[str, Any]) -> FileSettings:

@@ -40,7 +40,7 @@ from opentelemetry.semconv._incubating.attributes.telemetry_attributes import (
 )
 from opentelemetry.util._importlib_metadata import EntryPoint
 
-from otel_shim import _sdk_compat, attributes, context, jobs, pseudonym, startup, steering
+from otel_shim import _sdk_compat, attributes, context, declared, jobs, pseudonym, startup, steering
 from otel_shim._guard import guarded, logger
 from otel_shim.capture import deliveries, fastapi, httpx, sqlalchemy, starlette
 from otel_shim.capture.asgi import Capture
@@ -61,7 +61,7 @@ from otel_shim.signals import queues as queue_metrics
 from otel_shim.signals.jobs import JobMetrics
 from otel_shim.signals.metrics import RequestMetrics
 from otel_shim.signals.spans import IdentitySpanProcessor
-from otel_shim.wiring import NAME, wiring
+from otel_shim.wiring import NAME, environ, wiring
 
 _SEMCONV = "OTEL_SEMCONV_STABILITY_OPT_IN"
 _DEFAULTS = {
@@ -99,23 +99,25 @@ class ShimConfigurator(_sdk_compat.SDKConfigurator):
     def _configure(self, **kwargs: Any) -> None:
         set_defaults(os.environ)  # where another distro won, or a misspelt one
         steering.quiet_loader()
-        wiring()
-        if not os.environ.get(OTEL_CONFIG_FILE):
-            return self._from_environment(**kwargs)
-        try:
-            super()._configure()  # type: ignore[no-untyped-call]
-            _complete_resources()
-        except Exception as error:  # noqa: BLE001 - a broken file must not leave the app without telemetry
-            path = os.environ.pop(OTEL_CONFIG_FILE)
-            _unapplied.append(
-                f"{OTEL_CONFIG_FILE}={path} cannot be applied, what it left open comes from the "
-                f"environment: {type(error).__name__}: {error}"
-            )
-            self._from_environment(**kwargs)
-        return None
-
-    def _from_environment(self, **kwargs: Any) -> None:
+        wired = wiring()
+        if wired.declared is not None and _apply(wired.declared):
+            return
         super()._configure(resource_attributes=_about_the_distro(), **kwargs)  # type: ignore[no-untyped-call]
+
+
+def _apply(model: Any) -> bool:
+    """Apply a configuration file; where it cannot be applied, the environment is used as if there was none."""
+    try:
+        # Besides the distro, what the environment's way has and a file leaves out: above all the process.
+        declared.configure(model, {**_about_the_distro(), SERVICE_INSTANCE_ID: str(uuid.uuid4())})
+    except Exception as error:  # noqa: BLE001 - a broken file must not leave the app without telemetry
+        path = os.environ.pop(OTEL_CONFIG_FILE)
+        _unapplied.append(
+            f"{OTEL_CONFIG_FILE}={path} cannot be applied, the environment is used instead: "
+            f"{type(error).__name__}: {error}"
+        )
+        return False
+    return True
 
 
 def _about_the_distro() -> dict[str, str]:
@@ -123,14 +125,6 @@ def _about_the_distro() -> dict[str, str]:
         TELEMETRY_DISTRO_NAME: "otel-shim",
         TELEMETRY_DISTRO_VERSION: version("otel-shim"),
     }
-
-
-def _complete_resources() -> None:
-    """Add what a configuration file leaves out and the environment's way has: above all the process."""
-    attributes = {**_about_the_distro(), SERVICE_INSTANCE_ID: str(uuid.uuid4())}
-    _sdk_compat.complete_resource(trace.get_tracer_provider(), attributes)
-    _sdk_compat.complete_resource(_logs.get_logger_provider(), attributes)
-    _sdk_compat.complete_resource(metrics_api.get_meter_provider(), attributes)
 
 
 def set_defaults(environ: MutableMapping[str, str]) -> None:
@@ -236,7 +230,7 @@ def _use_identity(settings: Config) -> None:
 def _pseudonymiser(settings: Config) -> pseudonym.Pseudonymiser | None:
     """The key that the operator gave, else the host's; None, and no pseudonyms, where neither can be had."""
     try:
-        secret, made_in = pseudonym.secret_of(settings, os.environ)
+        secret, made_in = pseudonym.secret_of(settings, environ())
     except (OSError, pseudonym.SecretError) as error:
         logger.error("no key for pseudonyms, so user.hash is left out: %s", error)
         return None

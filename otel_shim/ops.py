@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import threading
 import time
 import urllib.parse
@@ -26,6 +25,7 @@ from fastapi import APIRouter, Depends
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from otel_shim import environment_variables as env
+from otel_shim import wiring
 
 PATH = "/v1/ops/monitoring/operational-summary"
 SECONDS = 2.0
@@ -140,13 +140,15 @@ class Backends:
 
 
 def router(
-    *, dependency: Callable[..., Any], selector: str = "", environ: Mapping[str, str] = os.environ
+    *, dependency: Callable[..., Any], selector: str = "", environ: Mapping[str, str] | None = None
 ) -> APIRouter:
     """A router with the summary, which only those see whom the application's own dependency lets pass.
 
     ``dependency`` raises for everybody else, as usual. ``selector`` narrows the series down where one
-    Prometheus has several services: ``job="shop/api"``.
+    Prometheus has several services: ``job="shop/api"``. Whom to ask is told by the environment or the
+    configuration file, unless by ``environ``.
     """
+    environ = wiring.environ() if environ is None else environ
     backends = Backends(
         prometheus=environ.get(env.OTEL_SHIM_PROMETHEUS_URL) or None,
         alertmanager=environ.get(env.OTEL_SHIM_ALERTMANAGER_URL) or None,

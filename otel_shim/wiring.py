@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from opentelemetry.instrumentation.environment_variables import (
     OTEL_PYTHON_DISABLED_INSTRUMENTATIONS,
@@ -28,6 +29,10 @@ class Wiring:
     settings: Config
     disabled: frozenset[str]
     active: bool
+    declared: Any = None
+    """What the configuration file says to the SDK; None where there is no usable file."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """What it says to the shim, as the variables for that."""
 
     def takes(self, name: str, module: str = "") -> bool:
         """Whether our capture, or the framework's own telemetry, does the work of an instrumentor.
@@ -48,17 +53,27 @@ class Wiring:
 @functools.cache
 def wiring() -> Wiring:
     """Read the environment and the configuration file, once."""
-    environ: Mapping[str, str] = os.environ
     file = FileSettings()
-    if path := environ.get(OTEL_CONFIG_FILE):
+    if path := os.environ.get(OTEL_CONFIG_FILE):
         file = _read_file(path)
-    disabled = environ.get(OTEL_PYTHON_DISABLED_INSTRUMENTATIONS, "").split(",")
-    settings = config.from_environ({**environ, **file.variables})
+    disabled = os.environ.get(OTEL_PYTHON_DISABLED_INSTRUMENTATIONS, "").split(",")
+    settings = config.from_environ({**os.environ, **file.variables})
     return Wiring(
         settings=replace(settings, errors=settings.errors + file.errors),
         disabled=(file.disabled | {name.strip() for name in disabled}) - {""},
-        active=environ.get(OTEL_SDK_DISABLED, "").strip().lower() != "true",
+        active=not (_is_true(os.environ.get(OTEL_SDK_DISABLED, "")) or file.off),
+        declared=file.model,
+        variables=file.variables,
     )
+
+
+def environ() -> Mapping[str, str]:
+    """The environment of the moment with the configuration file's own keys, which win."""
+    return {**os.environ, **wiring().variables}
+
+
+def _is_true(text: str) -> bool:
+    return text.strip().lower() == "true"
 
 
 def _read_file(path: str) -> FileSettings:

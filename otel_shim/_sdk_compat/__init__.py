@@ -6,10 +6,12 @@ Spans of ours are in ``light_spans``.
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
@@ -41,12 +43,12 @@ from opentelemetry.sdk.metrics._internal.aggregation import (
 from opentelemetry.sdk.metrics._internal.metric_reader_storage import MetricReaderStorage
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.metrics.view import View
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased
 from opentelemetry.trace import StatusCode
 
+from otel_shim._guard import logger
 from otel_shim.model import Scalar
 from otel_shim.values import encodable
 
@@ -500,13 +502,54 @@ def boundaries(instrument: Any) -> tuple[float, ...]:
     return tuple(_DEFAULT_BOUNDARIES if advised is None else advised)
 
 
-def complete_resource(provider: Any, attributes: Mapping[str, Scalar]) -> None:
-    """Add to a provider's resource what it lacks; the API takes a resource only when it is made."""
-    if not hasattr(provider, "_update_resource"):  # no provider of the SDK
-        return
-    held = getattr(provider, "_resource", None) or provider._sdk_config.resource
-    lacking = {key: value for key, value in attributes.items() if key not in held.attributes}
-    provider._update_resource(Resource(lacking))
+@contextmanager
+def stopped_on_failure() -> Iterator[None]:
+    """Stop the providers and readers that a block made, where it raises.
+
+    They start threads while they are made, and one that is half made is nobody's: what made it raised.
+    """
+    kinds: tuple[Any, ...] = (TracerProvider, LoggerProvider, MeterProvider, MetricReader)
+    made: list[Any] = []
+    before = [kind.__init__ for kind in kinds]
+    for kind, initialise in zip(kinds, before, strict=True):
+        kind.__init__ = _noting(initialise, made)
+    try:
+        yield
+    except BaseException:
+        _stop(made)
+        raise
+    finally:
+        for kind, initialise in zip(kinds, before, strict=True):
+            kind.__init__ = initialise
+
+
+def _noting(initialise: Callable[..., None], made: list[Any]) -> Callable[..., None]:
+    @functools.wraps(initialise)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        made.append(self)
+        initialise(self, *args, **kwargs)
+
+    return init
+
+
+def _stop(made: Sequence[Any]) -> None:
+    """Stop providers and readers that nobody used; the readers collect nothing any more, so nothing is sent."""
+    readers = [each for each in made if isinstance(each, MetricReader)]
+    for reader in readers:
+        reader._set_collect_callback(cast(Any, lambda *_, **__: None))
+    providers = [each for each in made if not isinstance(each, MetricReader)]
+    for each in providers:
+        _shut_down(each)
+    for reader in readers:
+        if not getattr(reader, "_shutdown", False):  # it has not come to a provider
+            _shut_down(reader)
+
+
+def _shut_down(half_made: Any) -> None:
+    try:
+        half_made.shutdown()
+    except Exception as error:  # noqa: BLE001 - it may lack what that needs
+        logger.debug("a leftover of the configuration file: %s", type(error).__name__)
 
 
 def export_sessions(tracers: Any, loggers: Any, meters: Any) -> Iterator[Any]:

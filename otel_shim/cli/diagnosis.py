@@ -29,8 +29,12 @@ _SOURCES = ("OTEL_SHIM_ORG_ID", "OTEL_SHIM_USER_ID", "OTEL_SHIM_ACTOR_ROLE", "OT
 def findings(seen: Observation) -> Iterator[Finding]:
     """Everything worth knowing about a loaded process."""
     if seen.disabled:
-        cause = "OTEL_SDK_DISABLED is true, so there is no telemetry"
-        yield Finding(WARNING, "disabled", cause, "unset OTEL_SDK_DISABLED")
+        file = seen.config_file
+        if file is not None and file.disabled:
+            cause, fix = f"{file.path} says disabled: true", "take that out of the file"
+        else:
+            cause, fix = "OTEL_SDK_DISABLED is true", "unset OTEL_SDK_DISABLED"
+        yield Finding(WARNING, "disabled", f"{cause}, so there is no telemetry", fix)
         return
     for examine in _EXAMINATIONS:
         yield from examine(seen)

@@ -139,6 +139,7 @@ class ConfigFile:
 
     path: str
     problem: str = ""
+    disabled: bool = False
 
 
 @dataclass(frozen=True)

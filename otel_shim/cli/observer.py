@@ -23,7 +23,7 @@ from opentelemetry.instrumentation.environment_variables import (
 )
 from opentelemetry.sdk.environment_variables import OTEL_CONFIG_FILE
 
-from otel_shim import pseudonym, wiring
+from otel_shim import config_file, pseudonym, wiring
 from otel_shim.cli import application, inspection, loader, trial
 from otel_shim.cli.observation import ConfigFile, Key, Observation, Trial
 from otel_shim.config import Config
@@ -45,7 +45,8 @@ def observe(named: Sequence[str]) -> Observation:
     It is named by its target, the directory that its server goes to, and paths of modules.
     """
     asked = dict(os.environ)  # before a distro sets its defaults
-    before = _secret_exists(asked)
+    told = _told(asked)
+    before = _secret_exists(told)
     import_module("otel_shim.launcher")  # makes the choice that opentelemetry-instrument makes
     record = loader.run()
     wired = wiring.wiring()
@@ -60,7 +61,7 @@ def observe(named: Sequence[str]) -> Observation:
         configurator=loader.choice(
             "opentelemetry_configurator", asked.get(OTEL_PYTHON_CONFIGURATOR), record.configurator
         ),
-        key=_key(wired.settings, asked, before),
+        key=_key(wired.settings, told, before),
         instrumentors=tuple(loader.instrumentors(record)),
         exporters=tuple(inspection.exporters()),
         handlers=tuple(inspection.handlers()),
@@ -79,6 +80,16 @@ def _protobuf() -> str:
     except ImportError:
         return ""
     return str(implementation.Type())
+
+
+def _told(asked: dict[str, str]) -> dict[str, str]:
+    """What the operator set, with the configuration file's own keys."""
+    if not (path := asked.get(OTEL_CONFIG_FILE)):
+        return asked
+    try:
+        return {**asked, **config_file.read(path).variables}
+    except config_file.ConfigFileError:  # loading says what is wrong with it
+        return asked
 
 
 def _secret_exists(environ: dict[str, str]) -> bool:
@@ -115,7 +126,10 @@ def _config_file(path: str | None, record: loader.Record) -> ConfigFile | None:
         return None
     said = [f"{line.message} {line.error}" for line in record.log if line.level == "ERROR"]
     problem = next((text for text in said if OTEL_CONFIG_FILE in text), "")
-    return ConfigFile(path, problem.removeprefix(f"{OTEL_CONFIG_FILE}={path}").strip())
+    said_of_it = problem.removeprefix(f"{OTEL_CONFIG_FILE}={path}").strip()
+    return ConfigFile(
+        path, said_of_it, getattr(wiring.wiring().declared, "disabled", False) is True
+    )
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ from opentelemetry.util._importlib_metadata import EntryPoint
 
 from otel_shim import _sdk_compat, attributes, context, declared, jobs, pseudonym, startup, steering
 from otel_shim._guard import guarded, logger
-from otel_shim.capture import deliveries, fastapi, httpx, sqlalchemy, starlette
+from otel_shim.capture import deliveries, fastapi, httpx, loguru, sqlalchemy, starlette, structlog
 from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
@@ -61,7 +61,7 @@ from otel_shim.signals import queues as queue_metrics
 from otel_shim.signals.jobs import JobMetrics
 from otel_shim.signals.metrics import RequestMetrics
 from otel_shim.signals.spans import IdentitySpanProcessor
-from otel_shim.wiring import NAME, environ, wiring
+from otel_shim.wiring import NAME, Wiring, environ, wiring
 
 _SEMCONV = "OTEL_SEMCONV_STABILITY_OPT_IN"
 _DEFAULTS = {
@@ -143,7 +143,7 @@ def pre_instrument() -> None:
     os.environ.setdefault(_SEMCONV, _DEFAULTS[_SEMCONV])  # where another distro won
     steering.steer(wired)
     if wired.wants("logging"):
-        logs.take_records(settings.log_format, os.environ.get(OTEL_SERVICE_NAME, ""))
+        _take_logs(wired)
     for error in (*settings.errors, *_unapplied, *steering.misspelt(os.environ)):
         logger.error("%s", error)
     _use_identity(settings)
@@ -166,6 +166,14 @@ def pre_instrument() -> None:
         sqlalchemy.install()
     if wired.wants("httpx"):
         httpx.install()
+
+
+def _take_logs(wired: Wiring) -> None:
+    settings = wired.settings
+    intake = logs.take_records(settings.log_format, os.environ.get(OTEL_SERVICE_NAME, ""))
+    for name, library in (("structlog", structlog), ("loguru", loguru)):
+        if wired.wants(name):
+            library.install(intake, shown=settings.log_format == "json")
 
 
 @guarded(default=None)

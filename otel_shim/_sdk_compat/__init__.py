@@ -85,14 +85,19 @@ class BridgedRecord(LogRecord):
 
 
 class LogBridge(LoggingHandler):
-    """OpenTelemetry's bridge from ``logging``, with a record's own fields made by us.
+    """OpenTelemetry's bridge from ``logging``, with a record's text and own fields made by us.
 
     The bridge passes on what OTLP cannot hold: a warning for each such field, and for a body that
     cannot be encoded the loss of its whole batch. There is no public way in between.
     """
 
-    def __init__(self, attributes: Callable[[logging.LogRecord], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        text: Callable[[logging.LogRecord], str],
+        attributes: Callable[[logging.LogRecord], dict[str, Any]],
+    ) -> None:
         super().__init__()
+        self._text = text
         self._attributes = attributes
         self._known: tuple[Any, dict[str, Any]] = None, {}
 
@@ -129,7 +134,7 @@ class LogBridge(LoggingHandler):
             context=get_current() or None,
             severity_text=_SEVERITY_TEXTS.get(level, level),
             severity_number=std_to_otel(record.levelno),
-            body=encodable(str(record.getMessage())),
+            body=encodable(str(self._text(record))),
             attributes=self._attributes(record),
         )
 

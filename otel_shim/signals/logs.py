@@ -1,5 +1,8 @@
 """Identity on log records: over OTLP, and as JSON where the application's own handlers write.
 
+    logging ─▶ Logger.callHandlers ─┐
+    structlog, loguru ─▶ capture/ ──┴▶ Intake ─▶ what holds is noted on the record ─▶ OTLP
+
 No handler is ever added to a logger. Records are taken where every logger hands them on
 (``Logger.callHandlers``), so that loggers which do not propagate (``uvicorn.error``) count too and
 ``logging.basicConfig`` finds the root as it would without us.
@@ -11,8 +14,11 @@ import functools
 import json
 import logging
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Token
 from typing import Any, TextIO
 
@@ -29,6 +35,7 @@ from opentelemetry.trace import get_current_span
 from otel_shim import _sdk_compat, context
 from otel_shim import _semconv as semconv
 from otel_shim._guard import guarded
+from otel_shim.signals import event_dicts
 from otel_shim.values import exportable, written
 
 _IDENTITY = "otel_shim_identity"
@@ -39,6 +46,8 @@ _INJECTED = frozenset(
     {_IDENTITY, "otelTraceID", "otelSpanID", "otelTraceSampled", "otelServiceName"}
 )
 _HIDDEN = _STANDARD | _INJECTED | {_ERROR_CODE, "color_message"}
+INJECTED = _INJECTED
+"""The names of what is noted on a record."""
 
 
 class IdentityLogRecordProcessor(LogRecordProcessor):
@@ -65,25 +74,78 @@ class IdentityLogRecordProcessor(LogRecordProcessor):
         return True
 
 
-def take_records(log_format: str, service_name: str) -> None:
+class _Sender(threading.local):
+    """Of each thread: the text that another library of logging has its sinks write at the moment."""
+
+    sinking: str | None = None
+    handed_on = False
+
+
+class Intake:
+    """Takes each record once, whichever library it comes from: correlates it and sends it over OTLP."""
+
+    def __init__(self, service_name: str) -> None:
+        self._otlp = _sdk_compat.LogBridge(text_of, _attributes)
+        self._service_name = service_name
+        self._sender = _Sender()
+
+    def take(self, record: logging.LogRecord) -> None:
+        """Note on a record what holds, and send it."""
+        token = _where_it_broke(record)
+        self.correlate(record)
+        if not record.name.startswith(_OWN_LOGGERS):
+            _send(self._otlp, record)
+        if token is not None:
+            detach(token)
+        if self._sender.sinking is not None:
+            self._hear(record)
+
+    def correlate(self, record: logging.LogRecord) -> None:
+        """Note on a record what holds."""
+        _correlate(record, self._service_name)
+
+    @contextmanager
+    def sinking(self) -> Iterator[Callable[[str], None]]:
+        """A block in which another library has its sinks write; it is given a function to tell the text."""
+        sender = self._sender
+        before = sender.sinking, sender.handed_on
+        sender.handed_on = False
+
+        def tell(text: str) -> None:
+            sender.sinking = text
+
+        try:
+            yield tell
+        finally:
+            sender.sinking, sender.handed_on = before
+
+    def was_handed_on(self) -> bool:
+        """Whether a sink of the current block handed its text to ``logging``, which was then taken."""
+        return self._sender.handed_on
+
+    @guarded(default=None)
+    def _hear(self, record: logging.LogRecord) -> None:
+        if str(self._sender.sinking) in text_of(record):
+            self._sender.handed_on = True
+
+
+def take_records(log_format: str, service_name: str) -> Intake:
     """Correlate every record from now on, send it over OTLP, and write JSON unless ``log_format`` is text."""
-    _take_from_loggers(_sdk_compat.LogBridge(_attributes), service_name)
+    intake = Intake(service_name)
+    _take_from_loggers(intake)
     if log_format == "json":
         _format_as_json()
+    return intake
 
 
-def _take_from_loggers(otlp: logging.Handler, service_name: str) -> None:
+def _take_from_loggers(intake: Intake) -> None:
     hand_on = logging.Logger.callHandlers
 
     def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
-        if hasattr(record, _IDENTITY):  # handed to a logger again, by the listener of a queue
-            return hand_on(logger, record)
-        token = _where_it_broke(record)
-        _correlate(record, service_name)
-        if not logger.name.startswith(_OWN_LOGGERS):
-            _send(otlp, record)
-        if token is not None:
-            detach(token)
+        if not hasattr(
+            record, _IDENTITY
+        ):  # else handed to a logger again, by the listener of a queue
+            intake.take(record)
         return hand_on(logger, record)
 
     logging.Logger.callHandlers = call_handlers  # type: ignore[assignment,method-assign]
@@ -92,9 +154,9 @@ def _take_from_loggers(otlp: logging.Handler, service_name: str) -> None:
 @guarded(default=None)
 def _where_it_broke(record: logging.LogRecord) -> Token[Context] | None:
     """Go back to the request that an error left, where it is logged outside of it (by the server)."""
-    if not record.exc_info or get_current_span().get_span_context().is_valid:
+    if (raised := _raised(record)) is None or get_current_span().get_span_context().is_valid:
         return None
-    at = context.remembered(record.exc_info[1])
+    at = context.remembered(raised[1])
     return attach(at) if at is not None else None
 
 
@@ -137,11 +199,23 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
         "timestamp": _timestamp(record.created),
         "severity": record.levelname,
         "logger": record.name,
-        "message": record.getMessage(),
+        "message": text_of(record),
     }
+    return fields | correlated(record) | _own(record)
+
+
+def correlated(record: logging.LogRecord) -> dict[str, Any]:
+    """What was noted on a record: its trace, and who is behind it; empty outside of both."""
+    fields: dict[str, Any] = {}
     if getattr(record, "otelTraceID", "0") != "0":
-        fields |= {"trace_id": record.otelTraceID, "span_id": record.otelSpanID}  # type: ignore[attr-defined]
-    return fields | getattr(record, _IDENTITY, {}) | _own(record)
+        fields = {"trace_id": record.otelTraceID, "span_id": record.otelSpanID}  # type: ignore[attr-defined]
+    return fields | getattr(record, _IDENTITY, {})
+
+
+def text_of(record: logging.LogRecord) -> str:
+    """What a record says, without its fields."""
+    event = event_dicts.of(record)
+    return record.getMessage() if event is None else event_dicts.text(event)
 
 
 def _attributes(record: logging.LogRecord) -> dict[str, Any]:
@@ -161,24 +235,36 @@ def _second(whole: int) -> str:
 
 def _own(record: logging.LogRecord) -> dict[str, Any]:
     """The fields that the application gave, and what is known of its error."""
-    found = {key: value for key, value in vars(record).items() if key not in _HIDDEN}
-    if record.stack_info:
-        found[CODE_STACKTRACE] = record.stack_info
-    if record.exc_info and record.exc_info[0] is not None:
-        kind, error, _ = record.exc_info
-        found[EXCEPTION_TYPE] = kind.__name__
-        found[EXCEPTION_MESSAGE] = error
-        found[EXCEPTION_STACKTRACE] = "".join(traceback.format_exception(*record.exc_info))
+    event = event_dicts.of(record)
+    said = vars(record) if event is None else event_dicts.fields(event)
+    found = {key: value for key, value in said.items() if key not in _HIDDEN}
+    if stack := record.stack_info or (event and event_dicts.stack(event)):
+        found[CODE_STACKTRACE] = stack
+    if (raised := _raised(record)) is not None:
+        found[EXCEPTION_TYPE] = raised[0].__name__
+        found[EXCEPTION_MESSAGE] = raised[1]
+        found[EXCEPTION_STACKTRACE] = "".join(traceback.format_exception(*raised))
+    elif event is not None:
+        found |= event_dicts.formatted_exception(event)
     if (code := _error_code(record)) is not None:
         found[semconv.SAAS_ERROR_CODE] = code
     return found
 
 
+def _raised(record: logging.LogRecord) -> event_dicts.Raised | None:
+    """The exception that a record is about."""
+    if record.exc_info and record.exc_info[0] is not None:
+        return record.exc_info
+    event = event_dicts.of(record)
+    return event_dicts.raised(event) if event is not None else None
+
+
 def _error_code(record: logging.LogRecord) -> str | None:
     """The application's own code, else the class of the exception."""
-    code = getattr(record, _ERROR_CODE, None)
-    if code is None and record.exc_info and record.exc_info[0] is not None:
-        code = record.exc_info[0].__name__
+    event = event_dicts.of(record)
+    code = getattr(record, _ERROR_CODE, None) if event is None else event.get(_ERROR_CODE)
+    if code is None and (raised := _raised(record)) is not None:
+        code = raised[0].__name__
     return None if code is None else written(code)
 
 

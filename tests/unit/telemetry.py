@@ -36,6 +36,7 @@ class Record:
     attributes: Mapping[str, Any]
     trace_id: int
     severity: str | None
+    logger: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Telemetry:
                 dict(data.log_record.attributes or {}),
                 data.log_record.trace_id or 0,
                 data.log_record.severity_text,
+                getattr(data.instrumentation_scope, "name", ""),
             )
             for data in self._logs.get_finished_logs()
         ]

@@ -46,7 +46,7 @@ def by_dict() -> Log:
 
 def by_structlog() -> Log:
     """Structlog over the standard library, as its documentation recommends for existing applications."""
-    import structlog  # type: ignore[import-not-found]
+    import structlog
 
     logging.basicConfig(level=logging.INFO, stream=sys.stdout)
     structlog.configure(
@@ -70,7 +70,7 @@ class ToLogging(logging.Handler):
 
 def by_loguru() -> Log:
     """Loguru handed over to the standard library, as docs/install.md says."""
-    from loguru import logger  # type: ignore[import-not-found]
+    from loguru import logger
 
     logging.basicConfig(level=logging.INFO, stream=sys.stdout)
     logger.remove()

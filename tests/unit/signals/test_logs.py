@@ -28,7 +28,7 @@ from otel_shim.signals.logs import IdentityLogRecordProcessor
 from otel_shim.signals.spans import IdentitySpanProcessor
 from tests.unit.telemetry import Record, Telemetry, record_with
 
-Take = Callable[..., None]
+Take = Callable[..., Any]
 APP = logging.getLogger("app")
 
 

@@ -42,7 +42,16 @@ from opentelemetry.util._importlib_metadata import EntryPoint
 
 from otel_shim import _sdk_compat, attributes, context, declared, jobs, pseudonym, startup, steering
 from otel_shim._guard import guarded, logger
-from otel_shim.capture import deliveries, fastapi, httpx, loguru, sqlalchemy, starlette, structlog
+from otel_shim.capture import (
+    deliveries,
+    fastapi,
+    http_settings,
+    httpx,
+    loguru,
+    sqlalchemy,
+    starlette,
+    structlog,
+)
 from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.config import Config
@@ -156,7 +165,7 @@ def pre_instrument() -> None:
         termination.install()
     encoding.install()
     resolver = Resolver(settings.sources)
-    capture = Capture(settings, resolver, _metrics())
+    capture = Capture(settings, resolver, _metrics(), _headers())
     fastapi.install(capture if wired.wants("fastapi") else None, resolver)
     if wired.wants("starlette"):
         starlette.install(capture)
@@ -174,6 +183,11 @@ def _take_logs(wired: Wiring) -> None:
     for name, library in (("structlog", structlog), ("loguru", loguru)):
         if wired.wants(name):
             library.install(intake, shown=settings.log_format == "json")
+
+
+def _headers() -> http_settings.CapturedHeaders | None:
+    """The headers for server spans; those of the official middleware it puts there itself."""
+    return http_settings.captured_headers() if fastapi.has_own_telemetry() else None
 
 
 @guarded(default=None)

@@ -18,8 +18,9 @@ from opentelemetry.trace import get_current_span
 from otel_shim import _semconv as semconv
 from otel_shim import context, request_ids
 from otel_shim._guard import guarded
+from otel_shim.capture.http_settings import CapturedHeaders, Excluded
 from otel_shim.capture.resolver import Resolution, Resolver
-from otel_shim.capture.server_span import ServerSpan
+from otel_shim.capture.server_span import TELEMETRY, ServerSpan
 from otel_shim.config import Config
 from otel_shim.model import ANONYMOUS, Identity
 from otel_shim.peers import Peers
@@ -35,7 +36,10 @@ Header = tuple[bytes, bytes]
 Start = Callable[[ASGIScope, context.Inbound], ServerSpan | None]
 
 RESOLUTION = "otel_shim.resolution"
-"""The key of the ASGI scope under which a request's resolution stands, as long as the request lasts."""
+"""The key of the ASGI scope under which a request's resolution stands, as long as the request lasts.
+
+None where the request is to leave no telemetry."""
+_REQUESTS = ("http", "websocket")
 _ANONYMOUS = Identity(actor_type=ANONYMOUS)
 _REQUEST_ID = b"x-request-id"
 _TRACE_ID = b"x-trace-id"
@@ -51,11 +55,16 @@ class Capture:
     """Handles the requests of an application; one for the process."""
 
     def __init__(
-        self, config: Config, resolver: Resolver, metrics: RequestMetrics | None = None
+        self,
+        config: Config,
+        resolver: Resolver,
+        metrics: RequestMetrics | None = None,
+        headers: CapturedHeaders | None = None,
     ) -> None:
         self._peers = Peers(config)
         self._resolver = resolver
         self._metrics = metrics
+        self._headers = headers
 
     async def handle(
         self, app: App, scope: ASGIScope, receive: Receive, send: Send, start: Start | None = None
@@ -73,7 +82,9 @@ class Capture:
         span = start(scope, inbound) if start is not None else None
         token = attach(span.at if span is not None else context.with_inbound(inbound))
         try:
-            respond = _responder(send, resolution, scope, exchange or None, span)
+            respond = _responder(
+                send, resolution, scope, exchange or None, span=span, headers=self._headers
+            )
             await app(scope, receive if span is None else span.receiving(receive), respond)
         except BaseException as error:
             if span is not None:
@@ -90,17 +101,38 @@ class Capture:
             detach(token)
         return None
 
+    def passes_by(self, scope: ASGIScope, excluded: Excluded) -> bool:
+        """Whether a request is to leave no telemetry; what is mounted is a part of the request above."""
+        return scope["type"] in _REQUESTS and RESOLUTION not in scope and excluded(scope)
+
+    async def pass_by(self, app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Run the application for a request that is to leave no telemetry; it has an id all the same."""
+        inbound = self._inbound(scope)
+        scope[RESOLUTION] = scope[TELEMETRY] = None  # nor does what is mounted below make any
+        try:
+            await app(scope, receive, send if inbound is None else _naming(send, inbound))
+        finally:
+            for key in (RESOLUTION, TELEMETRY, MOUNTED):
+                scope.pop(key, None)
+
     @guarded(default=None)
     def _begin(self, scope: ASGIScope) -> Resolution | None:
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] not in _REQUESTS:
             return None
+        inbound = self._inbound(scope)
+        if inbound is None:
+            return None
+        resolution = scope[RESOLUTION] = Resolution(self._resolver, inbound, scope)
+        return resolution
+
+    @guarded(default=None)
+    def _inbound(self, scope: ASGIScope) -> context.Inbound:
         headers = _wanted(scope["headers"])
         own = headers.get(_REQUEST_ID)
         request_id = (own and request_ids.well_formed(own)) or request_ids.new()
         inbound = context.Inbound(request_id, self._peers.trust(scope.get("client")))
         inbound.headers = headers
-        resolution = scope[RESOLUTION] = Resolution(self._resolver, inbound, scope)
-        return resolution
+        return inbound
 
 
 def _responder(
@@ -108,19 +140,34 @@ def _responder(
     resolution: Resolution,
     scope: ASGIScope,
     exchange: Exchange | None,
+    *,
     span: ServerSpan | None,
+    headers: CapturedHeaders | None,
 ) -> Send:
     async def respond(message: Message) -> None:
         starts = message["type"] in STARTS
         if starts:
             if span is not None:
                 span.sends(message)
+            if headers is not None:
+                headers.put(resolution.span(), scope, message)
             message = _start_response(message, resolution, scope) or message
         if exchange is not None:
             exchange.sends(message)
         await send(message)
         if span is not None and not starts:
             span.sent(message)
+
+    return respond
+
+
+def _naming(send: Send, inbound: context.Inbound) -> Send:
+    """Put the id of a request on its response, and nothing else anywhere."""
+
+    async def respond(message: Message) -> None:
+        if message["type"] in STARTS:
+            message = _with_ids(message, inbound) or message
+        await send(message)
 
     return respond
 
@@ -173,6 +220,12 @@ def _start_response(message: Message, resolution: Resolution, scope: ASGIScope) 
     if root is not None:
         _settle(root, int(message.get("status", 101)), scope)
     return {**message, "headers": headers + _ids(present, inbound)}
+
+
+@guarded(default=None)
+def _with_ids(message: Message, inbound: context.Inbound) -> Message:
+    headers: list[Header] = [(bytes(k), bytes(v)) for k, v in message.get("headers", ())]
+    return {**message, "headers": headers + _ids({name.lower() for name, _ in headers}, inbound)}
 
 
 def _adopt(own: bytes, inbound: context.Inbound) -> None:

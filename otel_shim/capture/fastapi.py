@@ -12,6 +12,7 @@ import wrapt
 from packaging.version import Version
 
 from otel_shim._guard import guarded, logger
+from otel_shim.capture import http_settings
 from otel_shim.capture.asgi import RESOLUTION, Capture
 from otel_shim.capture.resolver import Resolution, Resolver
 from otel_shim.capture.server_span import server_spans
@@ -54,10 +55,15 @@ def _wrap_app(module: Any, capture: Capture) -> None:
     app = module.FastAPI
     handle = app.__call__
     spans = server_spans() if has_own_telemetry() else None
+    excluded = http_settings.excluded("FASTAPI")
 
     async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        inner = functools.partial(handle, self)
+        if excluded is not None and capture.passes_by(scope, excluded):
+            await capture.pass_by(inner, scope, receive, send)
+            return
         start = functools.partial(spans.start, self) if spans is not None else None
-        await capture.handle(functools.partial(handle, self), scope, receive, send, start)
+        await capture.handle(inner, scope, receive, send, start)
 
     app.__call__ = functools.wraps(handle)(call)
     # One server span a request: those of dependencies, endpoint and the like only where asked for.

@@ -22,6 +22,7 @@ from opentelemetry.trace import Span as ApiSpan
 
 from otel_shim import _sdk_compat
 from otel_shim._guard import guarded
+from otel_shim.capture import http_settings
 from otel_shim.capture.asgi import (
     RESOLUTION,
     App,
@@ -57,10 +58,14 @@ def watch_mounts() -> None:
 @guarded(default=None)
 def _wrap(app: Any, capture: Capture) -> None:
     handle = app.__call__
+    excluded = http_settings.excluded("STARLETTE")
 
     async def call(self: Any, scope: ASGIScope, receive: Receive, send: Send) -> None:
         if RESOLUTION in scope or _is_fastapi(self.__class__):
             await handle(self, scope, receive, send)
+            return
+        if excluded is not None and capture.passes_by(scope, excluded):
+            await capture.pass_by(functools.partial(handle, self), scope, receive, send)
             return
         traced = getattr(self, _TRACED, None)
         if traced is None:

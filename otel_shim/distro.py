@@ -48,6 +48,7 @@ from otel_shim.capture import (
     http_settings,
     httpx,
     loguru,
+    official,
     sqlalchemy,
     starlette,
     structlog,
@@ -167,10 +168,11 @@ def pre_instrument() -> None:
     resolver = Resolver(settings.sources)
     capture = Capture(settings, resolver, _metrics(), _headers())
     fastapi.install(capture if wired.wants("fastapi") else None, resolver)
+    official.once_a_request()
     if wired.wants("starlette"):
         starlette.install(capture)
     elif wired.wants("fastapi"):
-        starlette.watch_mounts()
+        starlette.watch_routes()
     if wired.wants("sqlalchemy"):
         sqlalchemy.install()
     if wired.wants("httpx"):

@@ -35,6 +35,7 @@ from otel_shim.signals.logs import IdentityLogRecordProcessor
 from otel_shim.signals.spans import IdentitySpanProcessor
 
 _OWN_LOGGERS = ("opentelemetry.", "otel_shim")
+_INSTRUMENTED = "_is_instrumented_by_opentelemetry"
 _SECRET = b"a secret for tests, which all know"
 Item = ReadableSpan | ReadableLogRecord
 
@@ -225,12 +226,51 @@ def _take_requests(afterwards: contextlib.ExitStack) -> None:
         routing: Any = importlib.import_module("fastapi.routing")
     except ImportError:
         return
-    for owner, name in (
+    changed = (
         (applications.FastAPI, "__call__"),
         (applications.FastAPI, "__init__"),
         (routing, "solve_dependencies"),
-    ):
+    )
+    for owner, name in changed:
         afterwards.callback(setattr, owner, name, getattr(owner, name))
     settings = config.from_environ({})
     resolver = Resolver(settings.sources)
     fastapi.install(Capture(settings, resolver), resolver)
+    if not fastapi.has_own_telemetry():
+        _instrument(afterwards, applications.FastAPI)
+
+
+def _instrument(afterwards: contextlib.ExitStack, kind: Any) -> None:
+    """Let an older FastAPI be instrumented by the official package, as under the launcher.
+
+    There it is done when an application is made; here that was before, so it is done at its first request.
+    """
+    official: Any = importlib.import_module("otel_shim.capture.official")
+    starlette: Any = importlib.import_module("otel_shim.capture.starlette")
+    _restore_routes(afterwards)
+    official.once_a_request()
+    starlette.watch_routes()
+    handle = kind.__call__
+
+    async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan" and not getattr(self, _INSTRUMENTED, False):
+            afterwards.callback(official.instrument(self))
+        await handle(self, scope, receive, send)
+
+    kind.__call__ = functools.wraps(handle)(call)
+
+
+def _restore_routes(afterwards: contextlib.ExitStack) -> None:
+    asgi: Any = importlib.import_module("opentelemetry.instrumentation.asgi")
+    routing: Any = importlib.import_module("starlette.routing")
+    included: Any = importlib.import_module("fastapi.routing")
+    owners = (routing.Route, routing.WebSocketRoute, routing.Mount, included.APIRoute)
+    afterwards.callback(
+        setattr,
+        asgi.OpenTelemetryMiddleware,
+        "__call__",
+        asgi.OpenTelemetryMiddleware.__call__,
+    )
+    for owner in owners:
+        if "handle" in vars(owner):
+            afterwards.callback(setattr, owner, "handle", owner.handle)

@@ -15,10 +15,9 @@ from opentelemetry.instrumentation.environment_variables import (
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
     BaseInstrumentor,
 )
-from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.util._importlib_metadata import entry_points
 
-from otel_shim.capture import starlette
+from otel_shim.capture import official
 from otel_shim.wiring import NAME, Wiring, wiring
 
 _LOADER = "opentelemetry.instrumentation.auto_instrumentation._load"
@@ -38,7 +37,7 @@ def steer(wired: Wiring) -> None:
         name = name_of(type(self))
         if wired.takes(name, type(self).__module__) or not wired.wants(name):
             return None
-        options = _fastapi_options() if name == "fastapi" else {}
+        options = official.options() if name == "fastapi" else {}
         return _instrument(self, **{**options, **kwargs})
 
     BaseInstrumentor.instrument = instrument
@@ -84,15 +83,6 @@ def quiet_loader() -> None:
     loader = logging.getLogger(_LOADER)
     if not any(isinstance(each, _Taken) for each in loader.filters):
         loader.addFilter(_Taken())
-
-
-def _fastapi_options() -> dict[str, Any]:
-    """One server span a request, with the attributes of FastAPI's own telemetry; our own metrics."""
-    return {
-        "exclude_spans": ["receive", "send"],
-        "server_request_hook": starlette.align,
-        "meter_provider": NoOpMeterProvider(),  # ours know role and plan
-    }
 
 
 def misspelt(environ: Mapping[str, str]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Starlette without FastAPI: the official ASGI middleware around each application, inside our wrapper.
 
-Also what that middleware says otherwise than FastAPI's own telemetry, so that a server span has the same
-attributes whichever made it.
+Also the routes: by which a span is named where the middleware cannot know, below plain Starlette and below
+a mount, where FastAPI's official instrumentor knows the mount alone.
 """
 
 from __future__ import annotations
@@ -12,17 +12,11 @@ from typing import Any
 
 import wrapt
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
-from opentelemetry.metrics import NoOpMeterProvider
-from opentelemetry.sdk.trace import Span
-from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS, CLIENT_PORT
 from opentelemetry.semconv.attributes.http_attributes import HTTP_ROUTE
-from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS
-from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
-from opentelemetry.trace import Span as ApiSpan
+from opentelemetry.trace import SpanKind
 
-from otel_shim import _sdk_compat
 from otel_shim._guard import guarded
-from otel_shim.capture import http_settings
+from otel_shim.capture import http_settings, official
 from otel_shim.capture.asgi import (
     RESOLUTION,
     App,
@@ -36,8 +30,6 @@ from otel_shim.signals.metrics import MOUNTED
 
 _FASTAPI_TRACED = "fastapi.telemetry"
 _TRACED = "_otel_shim_traced"
-_ABOUT_THE_CLIENT = (CLIENT_ADDRESS, CLIENT_PORT, USER_AGENT_ORIGINAL)
-"""What FastAPI's own telemetry leaves out: it tells people apart without their consent."""
 
 
 def install(capture: Capture) -> None:
@@ -45,14 +37,13 @@ def install(capture: Capture) -> None:
     wrapt.register_post_import_hook(
         lambda module: _wrap(module.Starlette, capture), "starlette.applications"
     )
+    watch_routes()
+
+
+def watch_routes() -> None:
+    """Know the templates of mounts and routes; all that FastAPI needs of this where Starlette is switched off."""
     wrapt.register_post_import_hook(_watch_routes, "starlette.routing")
     wrapt.register_post_import_hook(_watch_included, "fastapi.routing")
-    watch_mounts()
-
-
-def watch_mounts() -> None:
-    """Know the templates of mounts; all that FastAPI needs of this where Starlette is switched off."""
-    wrapt.register_post_import_hook(_watch_mounts, "starlette.routing")
 
 
 @guarded(default=None)
@@ -94,9 +85,7 @@ def _traced(app: App) -> App:
     return OpenTelemetryMiddleware(
         app,
         default_span_details=_details,
-        exclude_spans=["receive", "send"],
-        server_request_hook=align,
-        meter_provider=NoOpMeterProvider(),  # ours take the place of its metrics
+        **official.options(),
     )
 
 
@@ -106,25 +95,10 @@ def _details(scope: ASGIScope) -> tuple[str, dict[str, Any]]:
 
 
 @guarded(default=None)
-def align(span: ApiSpan, scope: ASGIScope) -> None:
-    """Give a server span of the official middleware the attributes that FastAPI's own telemetry has."""
-    if not isinstance(span, Span):  # not recorded
-        return
-    _sdk_compat.remove_attributes(span, _ABOUT_THE_CLIENT)
-    server = scope.get("server")
-    if server:
-        span.set_attribute(SERVER_ADDRESS, server[0])  # the middleware adds the port to it
-
-
-@guarded(default=None)
 def _watch_routes(module: Any) -> None:
     """Look at each request where its route is known: after all middleware, before the endpoint."""
     for kind in (module.Route, module.WebSocketRoute):
         _watch(kind, _enter)
-
-
-@guarded(default=None)
-def _watch_mounts(module: Any) -> None:
     _watch(module.Mount, _descend)
 
 
@@ -155,8 +129,8 @@ def _descend(mount: Any, scope: ASGIScope) -> None:
 
 @guarded(default=None)
 def _enter_included(route: Any, scope: ASGIScope) -> None:
-    """Name the span by an included route, where FastAPI does not: below plain Starlette."""
-    if scope.get(_FASTAPI_TRACED, scope) is None:
+    """Name the span by an included route, which does not pass where others do."""
+    if _is_unnamed(scope):
         effective = scope.get("fastapi", {}).get("effective_route_context")
         if effective is not None and effective.original_route is route:
             _enter(effective, scope)
@@ -172,7 +146,17 @@ def _enter(route: Any, scope: ASGIScope) -> None:
         resolution.follow(scope)
         resolution.from_scope(path=True)
     span = resolution.span()
-    if span is not None and scope.get(_FASTAPI_TRACED, span) is None:  # FastAPI's it names itself
+    if span is not None and span.kind is SpanKind.SERVER and _is_unnamed(scope):
         name = scope.get(MOUNTED, "") + route.path
         span.set_attribute(HTTP_ROUTE, name)
         span.update_name(f"{_details(scope)[0]} {name}")
+
+
+def _is_unnamed(scope: ASGIScope) -> bool:
+    """Whether nobody else names the server span by its route.
+
+    FastAPI's own telemetry does, and its official instrumentor, unless the route is below a mount.
+    """
+    if _FASTAPI_TRACED in scope:
+        return scope[_FASTAPI_TRACED] is None
+    return MOUNTED in scope

@@ -57,12 +57,51 @@ def test_an_application_under_test_has_identity(pytester: pytest.Pytester) -> No
                 client.get("/invoices")
             assert [log.log_record.body for log in telemetry.logs] == ["listed"]
             telemetry.assert_identity(org_id="org-1", user_id="anna", actor_role="owner")
+            server = telemetry.span("GET /invoices")
+            assert server.kind is trace.SpanKind.SERVER
+            assert server.attributes["http.route"] == "/invoices"
+
+        def test_an_application_that_has_served(telemetry):
+            with TestClient(app) as client:
+                assert client.get("/open").headers["X-Trace-Id"]
+            telemetry.span("GET /open")
 
         def test_nobody(telemetry):
             with TestClient(app) as client:
                 client.get("/open")
             assert telemetry.spans
             telemetry.assert_no_identity()
+        """,
+    )
+    result.assert_outcomes(passed=3)
+
+
+def test_a_mounted_application_is_a_part_of_its_request(pytester: pytest.Pytester) -> None:
+    """One server span with the whole route, in a version of FastAPI that traces itself or not."""
+    result = _run(
+        pytester,
+        """
+        from fastapi import APIRouter
+
+        def mounted():
+            inner, router = FastAPI(), APIRouter(prefix="/r")
+            for owner in (inner, router):
+                owner.get("/me/{number}")(lambda number: "ok")
+            inner.include_router(router)
+            outer = FastAPI()
+            outer.mount("/v2", inner)
+            return outer
+
+        @pytest.mark.parametrize("path", ["/v2/me/7", "/v2/r/me/7"])
+        def test_mounted(telemetry, path):
+            route = path.replace("7", "{number}")
+            with TestClient(mounted()) as client:
+                assert client.get(path).status_code == 200
+            names = [span.name for span in telemetry.spans if span.kind is trace.SpanKind.SERVER]
+            assert names == [f"GET {route}"]
+            assert telemetry.span(names[0]).attributes["http.route"] == route
+            assert "GET /me/{number}" not in [span.name for span in telemetry.spans]
+            assert not [s for s in telemetry.spans if s.name.startswith("GET") and s.parent]
         """,
     )
     result.assert_outcomes(passed=2)

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -30,11 +29,10 @@ from otel_shim.capture import fastapi
 from otel_shim.capture.asgi import Capture
 from otel_shim.capture.resolver import Resolver
 from otel_shim.model import Identity, Scalar
-from otel_shim.signals import propagation
+from otel_shim.signals import logs, propagation
 from otel_shim.signals.logs import IdentityLogRecordProcessor
 from otel_shim.signals.spans import IdentitySpanProcessor
 
-_OWN_LOGGERS = ("opentelemetry.", "otel_shim")
 _INSTRUMENTED = "_is_instrumented_by_opentelemetry"
 _SECRET = b"a secret for tests, which all know"
 Item = ReadableSpan | ReadableLogRecord
@@ -206,17 +204,28 @@ def telemetry() -> Iterator[Telemetry]:
         afterwards.callback(_sdk_compat.swap_providers, *before)
         afterwards.callback(context.use_stamp, context.use_stamp(_attributes))
         afterwards.callback(propagation.install())
-        _take_logs(afterwards, providers.loggers)
+        _take_logs(afterwards)
         _take_requests(afterwards)
         yield providers.telemetry
 
 
-def _take_logs(afterwards: contextlib.ExitStack, loggers: LoggerProvider) -> None:
-    handler = LoggingHandler(logger_provider=loggers)
-    handler.addFilter(lambda record: not record.name.startswith(_OWN_LOGGERS))
+def _take_logs(afterwards: contextlib.ExitStack) -> None:
+    handler = TakingHandler()
     root = logging.getLogger()
     root.addHandler(handler)
     afterwards.callback(root.removeHandler, handler)
+
+
+class TakingHandler(logging.Handler):
+    """Takes what comes to a logger as the shim takes it everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._intake = logs.Intake("tests")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note who is behind a record, and send it."""
+        self._intake.take(record)
 
 
 def _take_requests(afterwards: contextlib.ExitStack) -> None:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def telemetry() -> Iterator[Telemetry]:
     """Spans and logs of this test with the shim's processors; ids start at 1; all is restored after it.
 
-    Takes the place of whatever providers are set. Captures that wrap libraries (FastAPI,
-    SQLAlchemy, logging) are installed by ``opentelemetry-instrument``, not by this fixture; FastAPI's own
-    telemetry and hand-made spans are seen.
+    Takes the place of whatever providers are set. Requests of FastAPI, records of ``logging`` and spans
+    made by hand are seen; other captures (SQLAlchemy, HTTP clients, plain Starlette) are installed by
+    ``opentelemetry-instrument``, not by this fixture.
     """
     from otel_shim import memory  # noqa: PLC0415 - so that a suite without telemetry pays nothing
 

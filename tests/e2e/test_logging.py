@@ -22,7 +22,10 @@ REQUESTS = 6
 WAYS = [
     ("dict", matrix.UVICORN),
     ("structlog", matrix.UVICORN),
+    ("structlog-formatter", matrix.UVICORN),
+    ("structlog-alone", matrix.UVICORN),
     ("loguru", matrix.UVICORN),
+    ("loguru-alone", matrix.UVICORN),
     ("dict", matrix.GUNICORN),
     ("structlog", matrix.HYPERCORN),
 ]
@@ -52,6 +55,14 @@ def identity(request_id: str) -> expected.Identity:
     }
 
 
+def parsed(line: str) -> dict[str, Any]:
+    """A line of ours, of structlog or of loguru."""
+    found: dict[str, Any] = json.loads(line)
+    if (record := found.get("record")) is not None:
+        found = {**record["extra"], "message": record["message"], "logger": record["name"]}
+    return {"message": found.get("event"), "logger": "", **found}
+
+
 def is_one(found: list[Any]) -> Any:
     """The one that there is."""
     assert len(found) == 1, found
@@ -70,7 +81,7 @@ def test_each_line_is_written_and_sent_once(
         answers = [shop.get(f"/sync/{number}", ANNA.token) for number in range(REQUESTS)]
         boom = shop.get("/boom", ANNA.token)
         shop.stop(20)
-        lines = [json.loads(line) for line in shop.log.splitlines() if line.strip()]
+        lines = [parsed(line) for line in shop.log.splitlines() if line.strip()]
         records = list(otlp.records(sink))
     for number, answer in enumerate(answers):
         its = [n for n in lines if n.get("trace_id") == answer.headers["X-Trace-Id"]]

@@ -107,6 +107,33 @@ def test_a_mounted_application_is_a_part_of_its_request(pytester: pytest.Pyteste
     result.assert_outcomes(passed=2)
 
 
+def test_events_of_structlog_are_as_exported(pytester: pytest.Pytester) -> None:
+    """The body is the event, the rest are attributes; an exception's class is the code."""
+    result = _run(
+        pytester,
+        """
+        import structlog
+
+        def test_event(telemetry):
+            structlog.configure(
+                processors=[structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+                logger_factory=structlog.stdlib.LoggerFactory(),
+            )
+            with identity(org_id="org-1"), tracer.start_as_current_span("work"):
+                try:
+                    raise LookupError
+                except LookupError:
+                    structlog.get_logger("app").exception("no paper", order=7)
+            (log,) = telemetry.logs
+            assert log.log_record.body == "no paper"
+            assert log.log_record.attributes["order"] == 7
+            assert log.log_record.attributes["saas.error.code"] == "LookupError"
+            telemetry.assert_identity(org_id="org-1")
+        """,
+    )
+    result.assert_outcomes(passed=1)
+
+
 def test_assertions_fail_where_they_should(pytester: pytest.Pytester) -> None:
     """Each of these must be an AssertionError."""
     result = _run(
@@ -178,7 +205,7 @@ def test_everything_global_is_restored(pytester: pytest.Pytester) -> None:
             return (
                 trace.get_tracer_provider(), _logs.get_logger_provider(), propagate.get_global_textmap(),
                 FastAPI.__call__, FastAPI.__init__, fastapi.routing.solve_dependencies,
-                [h for h in logging.getLogger().handlers if type(h).__name__ == "LoggingHandler"],
+                [h for h in logging.getLogger().handlers if type(h).__name__ == "TakingHandler"],
             )
 
         BEFORE = state()

@@ -7,6 +7,7 @@ import logging.config
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 Log = Callable[[str, int], None]
 CODE = "out_of_paper"
@@ -62,6 +63,47 @@ def by_structlog() -> Log:
     return lambda text, order: log.error(text, order=order, pid=os.getpid(), error_code=CODE)
 
 
+def by_structlog_formatter() -> Log:
+    """Structlog over the standard library with its own formatter, as its documentation shows."""
+    import structlog
+
+    shared = [structlog.stdlib.add_logger_name, structlog.stdlib.add_log_level]
+    formatter = structlog.stdlib.ProcessorFormatter
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, formatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    render: list[Any] = [formatter.remove_processors_meta, structlog.processors.JSONRenderer()]
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(formatter(foreign_pre_chain=shared, processors=render))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    log = structlog.get_logger("shop")
+    return lambda text, order: log.error(text, order=order, pid=os.getpid(), error_code=CODE)
+
+
+def by_structlog_alone() -> Log:
+    """Structlog that prints, as it is but for JSON."""
+    import structlog
+
+    structlog.configure(processors=[structlog.processors.JSONRenderer()])
+    log = structlog.get_logger()
+    return lambda text, order: log.error(text, order=order, pid=os.getpid(), error_code=CODE)
+
+
+def by_loguru_alone() -> Log:
+    """Loguru as it is but for JSON; nothing is handed over."""
+    from loguru import logger
+
+    logger.remove()
+    logger.add(sys.stdout, serialize=True)
+
+    def log(text: str, order: int) -> None:
+        logger.bind(order=order, pid=os.getpid(), error_code=CODE).error(text)
+
+    return log
+
+
 class ToLogging(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         vars(record).update(vars(record).pop("extra", {}))
@@ -93,5 +135,8 @@ WAYS: dict[str, Callable[[], Log]] = {
     "basic": basic,
     "dict": by_dict,
     "structlog": by_structlog,
+    "structlog-formatter": by_structlog_formatter,
+    "structlog-alone": by_structlog_alone,
     "loguru": by_loguru,
+    "loguru-alone": by_loguru_alone,
 }

@@ -83,11 +83,11 @@ def _wrap_logger(kind: Any, printed: _Printed) -> None:
 
 @guarded(default=None)
 def _with(logger: Any, printed: _Printed) -> Any:
-    """A logger that prints, with one more processor before the last one; None for any other.
+    """A logger that prints, with one more processor before the last one; None for any other kind.
 
     Its own processors stay as they are: tests change them under loggers that exist.
     """
-    if type(logger._logger).__module__ != _PRINTS:
+    if type(logger._logger).__module__ != _PRINTS or not logger._processors:
         return None
     *processors, renderer = logger._processors
     seen = object.__new__(type(logger))

@@ -64,7 +64,8 @@ class Command:
             for option, word in zip(before, self.arguments, strict=False)
             if _TARGET.fullmatch(word) and option not in _NAMES_MODULES
         )
-        return next(named, _text(self.file.get("wsgi_app")))
+        found = next(named, _text(self.file.get("wsgi_app")))
+        return f"{found}()" if found is not None and "--factory" in self.arguments else found
 
     def folder(self) -> str:
         """The directory that the server goes to; empty where it stays."""

@@ -127,6 +127,7 @@ def test_a_program_of_another_environment_is_named(tmp_path: Path) -> None:
         ("python manage.py", None),
         ("uvicorn --version", None),
         ("gunicorn -c python:settings shop:app", "shop:app"),
+        ("uvicorn --factory shop:make", "shop:make()"),
     ],
 )
 def test_the_application_of_a_command(command: str, target: str | None) -> None:

@@ -22,8 +22,6 @@ from .traffic import Answered
 REQUESTS = 200
 ARRIVAL_SECONDS = 45.0
 CALLER_SPAN = traffic.TRACE_PARENT.split("-")[2]
-MOUNTED_ROUTE = {"/v2/me": "/v2"}
-"""What the official FastAPI instrumentor says for a mounted application: it does not look inside."""
 SETUPS = {
     "one-worker": (environments.LOCKED, 1),
     "two-workers": (environments.LOCKED, 2),
@@ -55,11 +53,6 @@ class Outcome:
         for answered in self.answers:
             for span in self.traces[answered.trace_id].spans:
                 yield answered, span
-
-    def route(self, kind: traffic.Kind) -> str | None:
-        """The route that must be on spans and logs; None where it may be any."""
-        mounted = MOUNTED_ROUTE.get(kind.route or "") if self.official else None
-        return mounted or kind.route
 
     def counts(self, kind: traffic.Kind) -> Counter[str]:
         """The spans that a request must leave."""
@@ -201,7 +194,7 @@ def test_the_server_span_says_what_was_asked_and_answered(outcome: Outcome) -> N
         assert span.tags["saas.operation"] == "http.request"
         assert span.tags.get("saas.error.code") == kind.error
         assert span.tags.get("saas.identity.edge") == (True if answered.plan.trace_id else None)
-        if route := outcome.route(kind):
+        if route := kind.route:
             assert span.tags["http.route"] == route
             assert span.name == f"{kind.method} {route}"
 
@@ -265,7 +258,7 @@ def test_every_log_line_belongs_to_its_own_request(outcome: Outcome) -> None:
         assert found.items() <= whole.items()
         if line["message"] != "received":
             assert found == whole, line
-            route = outcome.route(answered.plan.kind)
+            route = answered.plan.kind.route
             assert route is None or line["http.route"] == route
     for answered in outcome.answers:
         assert seen[answered.plan.marker] == 1 + answered.plan.kind.notes, answered

@@ -22,7 +22,7 @@ class Kind:
     people that sends it; without one the request is anonymous. ``late`` is how many of the queries end
     before the shim can know who asks. ``notes`` counts the lines that the application logs once it
     knows who asks, ``inner`` the spans that the official
-    FastAPI instrumentor adds for background tasks and mounted applications.
+    FastAPI instrumentor adds for background tasks.
     """
 
     path: str
@@ -77,7 +77,7 @@ KINDS = (
     Kind(
         "/tickets", 422, 1, method="POST", who=ANY, route="/tickets", body="{}", error="422", late=1
     ),
-    Kind("/v2/me", 200, 2, who=ANY, route="/v2/me", late=1, notes=1, inner=1),
+    Kind("/v2/me", 200, 2, who=ANY, route="/v2/me", late=1, notes=1),
     Kind("/legacy/me", 200, 2, who=ANY, late=1, notes=1),
     Kind("/health", 200, route="/health"),
     Kind("/sync", 401, route="/sync", error="401"),

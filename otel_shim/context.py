@@ -253,6 +253,12 @@ class LocalRoot:
             self.endpoint = {key: value for key, value in found.items() if value is not None}
         return self.endpoint
 
+    def reached(self, span: Span, name: str, route: str) -> None:
+        """Name the span of a request by the route that it reached; an earlier one was that of a mount."""
+        span.set_attribute(HTTP_ROUTE, route)
+        span.update_name(name)
+        self.endpoint = {}
+
     def enter(self, span: Span, scope: Scope, parent: Span | None) -> None:
         """Take in a span that starts; the list of open ones is pruned as it grows."""
         settle(span, Place(self, scope, scope, parent))

@@ -12,7 +12,6 @@ from typing import Any
 
 import wrapt
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
-from opentelemetry.semconv.attributes.http_attributes import HTTP_ROUTE
 from opentelemetry.trace import SpanKind
 
 from otel_shim._guard import guarded
@@ -145,11 +144,12 @@ def _enter(route: Any, scope: ASGIScope) -> None:
     if not hasattr(route, "dependant"):  # FastAPI's solver tells when who asks is known
         resolution.follow(scope)
         resolution.from_scope(path=True)
-    span = resolution.span()
-    if span is not None and span.kind is SpanKind.SERVER and _is_unnamed(scope):
-        name = scope.get(MOUNTED, "") + route.path
-        span.set_attribute(HTTP_ROUTE, name)
-        span.update_name(f"{_details(scope)[0]} {name}")
+    root, span = resolution.inbound.root, resolution.span()
+    if root is None or span is None or span.kind is not SpanKind.SERVER:
+        return
+    if _is_unnamed(scope):
+        reached = scope.get(MOUNTED, "") + route.path
+        root.reached(span, f"{_details(scope)[0]} {reached}", reached)
 
 
 def _is_unnamed(scope: ASGIScope) -> bool:

@@ -7,12 +7,14 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.trace import SpanKind
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Mount, Route, WebSocketRoute
 
+from otel_shim import context
 from otel_shim.capture import official, starlette
 from tests.unit.telemetry import Telemetry
 
@@ -36,9 +38,20 @@ def _app() -> FastAPI:
         owner.get("/me/{number}")(lambda number: number)
     inner.include_router(router)
     outer = FastAPI()
+    outer.add_middleware(BaseHTTPMiddleware, dispatch=_logging)
     outer.mount("/v2", inner)
     outer.get("/open")(lambda: 1)
     return outer
+
+
+async def _logging(request: Request, call_next: Any) -> Any:
+    context.correlation()  # as a log does, before the route is known
+    response = await call_next(request)
+    log.append(context.correlation().get("http.route"))
+    return response
+
+
+log: list[Any] = []
 
 
 async def _get(app: Any, path: str) -> httpx.Response:
@@ -66,7 +79,7 @@ async def test_mounted_applications(
     await _get(app, path)
     (span,) = telemetry.spans()
     assert (span.name, span.kind) == (f"GET {route}", SpanKind.SERVER)
-    assert (span.attributes or {})["http.route"] == route
+    assert (span.attributes or {})["http.route"] == log.pop() == route
     for each in undo:
         each()
     await _get(app, "/open")

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
+from opentelemetry import trace
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.trace import SpanKind
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -45,6 +46,7 @@ def _app() -> FastAPI:
 
 
 async def _logging(request: Request, call_next: Any) -> Any:
+    trace.get_current_span().set_attribute("http.request.method", "GET")  # as under the launcher
     context.correlation()  # as a log does, before the route is known
     response = await call_next(request)
     log.append(context.correlation().get("http.route"))

@@ -75,8 +75,9 @@ OTEL_SHIM_OPS_LINKS: Final = "OTEL_SHIM_OPS_LINKS"
 """Links that ``otel_shim.ops`` passes on, comma-separated: ``dashboard=https://…,runbooks=https://…``."""
 
 OTEL_SHIM_LOG_FORMAT: Final = "OTEL_SHIM_LOG_FORMAT"
-"""``json`` (default): handlers that write to stdout or stderr with a plain formatter write JSON.
-``text``: the application's formats stay as they are."""
+"""``json`` (default): handlers that write to stdout or stderr with a plain formatter write JSON; what
+structlog renders and loguru's ``extra`` have trace and identity too. ``text``: what the application writes
+stays as it is."""
 
 OTEL_SHIM_ON_SIGTERM: Final = "OTEL_SHIM_ON_SIGTERM"
 """``flush`` (default): where the application has no handler for SIGTERM, what is queued is sent, for at most

@@ -340,6 +340,38 @@ def test_worker_processes_are_hinted_at(doctor: Doctor) -> None:
     assert "AttributeError" in codes["app-import"]
 
 
+ROUTED = """
+from fastapi import APIRouter, Depends, FastAPI
+def get_current_user(): ...
+router = APIRouter(dependencies=[Depends(get_current_user)])
+@router.get("/")
+def read(): ...
+app = FastAPI()
+app.include_router(router)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("uvicorn", "--app-dir", "{folder}", "routed:app", "--workers", "3"),
+        ("gunicorn", "--chdir", "{folder}", "-c", "{folder}/web.py", "routed:app"),
+    ],
+)
+def test_an_application_is_looked_for_where_its_server_looks(
+    doctor: Doctor, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Its routers' dependencies are seen, and gunicorn's file is read; none of that is a problem."""
+    (tmp_path / "routed.py").write_text(ROUTED)
+    (tmp_path / "web.py").write_text("workers = 3\nraise SystemExit('run')\n")
+    words = tuple(word.format(folder=tmp_path) for word in command)
+    report = _report(doctor.run(Case("", (), command=words), "--json"))
+    assert report["observed"]["app"]["problem"] == ""
+    assert "get_current_user" in report["observed"]["app"]["dependencies"]
+    codes = {finding["code"]: finding["cause"] for finding in report["findings"]}
+    assert "3 processes" in codes["workers"] and "app-import" not in codes
+
+
 def test_usage_is_told(doctor: Doctor) -> None:
     """An unknown option is a usage error."""
     assert doctor.run(Case("", ()), "--nonsense").returncode == 2

@@ -91,8 +91,9 @@ class Intake:
 
     def take(self, record: logging.LogRecord) -> None:
         """Note on a record what holds, and send it."""
-        token = _where_it_broke(record)
-        self.correlate(record)
+        about_an_error = record.exc_info or type(record.msg) is dict
+        token = _where_it_broke(record) if about_an_error else None
+        _correlate(record, self._service_name)
         if not record.name.startswith(_OWN_LOGGERS):
             _send(self._otlp, record)
         if token is not None:
@@ -154,7 +155,8 @@ def _take_from_loggers(intake: Intake) -> None:
 @guarded(default=None)
 def _where_it_broke(record: logging.LogRecord) -> Token[Context] | None:
     """Go back to the request that an error left, where it is logged outside of it (by the server)."""
-    if (raised := _raised(record)) is None or get_current_span().get_span_context().is_valid:
+    raised = _raised(record, event_dicts.of(record))
+    if raised is None or get_current_span().get_span_context().is_valid:
         return None
     at = context.remembered(raised[1])
     return attach(at) if at is not None else None
@@ -179,7 +181,9 @@ def _correlate(record: logging.LogRecord, service_name: str) -> None:
     fields["otelSpanID"] = f"{span_context.span_id:016x}" if valid else "0"
     fields["otelTraceSampled"] = span_context.trace_flags.sampled
     fields["otelServiceName"] = service_name
-    if (code := _error_code(record)) is not None:  # a queue's handler takes the exception off
+    if (
+        code := _error_code(record, event_dicts.of(record))
+    ) is not None:  # a queue's handler takes the exception off
         found[semconv.SAAS_ERROR_CODE] = code
 
 
@@ -240,30 +244,30 @@ def _own(record: logging.LogRecord) -> dict[str, Any]:
     found = {key: value for key, value in said.items() if key not in _HIDDEN}
     if stack := record.stack_info or (event and event_dicts.stack(event)):
         found[CODE_STACKTRACE] = stack
-    if (raised := _raised(record)) is not None:
+    if (raised := _raised(record, event)) is not None:
         found[EXCEPTION_TYPE] = raised[0].__name__
         found[EXCEPTION_MESSAGE] = raised[1]
         found[EXCEPTION_STACKTRACE] = "".join(traceback.format_exception(*raised))
     elif event is not None:
         found |= event_dicts.formatted_exception(event)
-    if (code := _error_code(record)) is not None:
+    if (code := _error_code(record, event)) is not None:
         found[semconv.SAAS_ERROR_CODE] = code
     return found
 
 
-def _raised(record: logging.LogRecord) -> event_dicts.Raised | None:
+def _raised(
+    record: logging.LogRecord, event: event_dicts.Event | None
+) -> event_dicts.Raised | None:
     """The exception that a record is about."""
     if record.exc_info and record.exc_info[0] is not None:
         return record.exc_info
-    event = event_dicts.of(record)
-    return event_dicts.raised(event) if event is not None else None
+    return None if event is None else event_dicts.raised(event)
 
 
-def _error_code(record: logging.LogRecord) -> str | None:
+def _error_code(record: logging.LogRecord, event: event_dicts.Event | None) -> str | None:
     """The application's own code, else the class of the exception."""
-    event = event_dicts.of(record)
     code = getattr(record, _ERROR_CODE, None) if event is None else event.get(_ERROR_CODE)
-    if code is None and (raised := _raised(record)) is not None:
+    if code is None and (raised := _raised(record, event)) is not None:
         code = raised[0].__name__
     return None if code is None else written(code)
 

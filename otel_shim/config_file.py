@@ -31,7 +31,7 @@ class FileSettings:
     disabled: frozenset[str] = frozenset()
     """Instrumentors with ``enabled: false``."""
     errors: tuple[str, ...] = ()
-    model: Any = field(default=None, repr=False)
+    model: Any = field(default=None, repr=False, compare=False)
     """All that the file says, as the SDK reads it."""
     off: bool = False
     """Whether it says ``disabled: true``."""

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 
 from otel_shim import _semconv as semconv
+from otel_shim._guard import guarded
 from otel_shim.model import Scalar
 
 AUTH = "auth"
@@ -196,7 +197,7 @@ def merged_items(before: int, after: int, updated: int, deleted: int) -> Items:
 def error_type(error: BaseException) -> str:
     """The type of an error: one of ``ERROR_TYPES``, else the name of its class."""
     classes = [cls.__name__ for cls in type(error).__mro__]
-    if any(str(tag).endswith(_VALID_SYNC_TOKEN) for tag in _preconditions(error)):
+    if _says_token_lost(error):
         return TOKEN_LOST
     for name in classes:
         if name in _FIRST_CLASSES:
@@ -212,8 +213,9 @@ def error_type_of_status(status: int) -> str:
     return _OF_STATUS.get(status) or (SERVER_ERROR if status >= 500 else REFUSED)
 
 
+@guarded(default=None)
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error carries, in one of the ways of its library."""
+    """The HTTP status that an error carries, in one of the ways of its library; its properties may raise."""
     found = (
         getattr(error, "status", None),
         getattr(getattr(error, "response", None), "status_code", None),
@@ -222,9 +224,11 @@ def status_of(error: BaseException) -> int | None:
     return next((status for status in found if type(status) is int), None)
 
 
-def _preconditions(error: BaseException) -> Iterable[object]:
+@guarded(default=False)
+def _says_token_lost(error: BaseException) -> bool:
     found = getattr(error, "preconditions", None)
-    return found if isinstance(found, (list, tuple)) else ()
+    tags = found if isinstance(found, (list, tuple)) else ()
+    return any(str(tag).endswith(_VALID_SYNC_TOKEN) for tag in tags)
 
 
 def size(header: object, read: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -19,6 +19,7 @@ from otel_shim import calendars, feeds
 from otel_shim._guard import guarded
 from otel_shim.calendars import Items
 from otel_shim.signals.calendar_requests import Request
+from otel_shim.signals.calendar_successes import Key
 from otel_shim.signals.calendars import Running
 
 _MOST_FEEDS = 10_000
@@ -50,29 +51,31 @@ NOTHING = Known()
 
 
 class Memory:
-    """What feeds were like when they were last read, by their addresses."""
+    """What feeds were like when they were last read, for each organisation: its copy is its own."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._known: OrderedDict[Key, Known] = OrderedDict()
         self._items = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def __contains__(self, address: object) -> bool:
-        return address in self._known
+    def __contains__(self, key: object) -> bool:
+        return key in self._known
 
-    def of(self, address: str) -> Known:
+    def of(self, key: Key | None) -> Known:
         """What is known of a feed."""
-        return self._known.get(address, NOTHING)
+        return self._known.get(key, NOTHING) if key is not None else NOTHING
 
-    def learn(self, address: str, known: Known) -> None:
+    def learn(self, key: Key | None, known: Known) -> None:
         """Remember it, and forget others where there are too many."""
+        if key is None:
+            return
         with self._lock:
-            self._items += len(known.items or ()) - len(self.of(address).items or ())
-            self._known[address] = known
-            self._known.move_to_end(address)
+            self._items += len(known.items or ()) - len(self.of(key).items or ())
+            self._known[key] = known
+            self._known.move_to_end(key)
             while len(self._known) > 1 and self._is_full():
                 _, gone = self._known.popitem(last=False)
                 self._items -= len(gone.items or ())
@@ -86,13 +89,14 @@ class Fetch:
 
     def __init__(self, memory: Memory, running: Running) -> None:
         self._memory = memory
-        self._known = memory.of(running.calendar.address)
+        self._known = memory.of(running.key)
         self._stack = ExitStack()
         self._ended: float | None = None
         self._modified: float | None = None
         self._seen: Known | None = None
         self._cut = False
         self.running = running
+        running.mode = self._known.mode()
         self.request: Request | None = None
         self.body: bytes | None = None
 
@@ -138,10 +142,11 @@ class Fetch:
 
     def _unchanged(self) -> bool:
         self.running.mode = semconv.SAAS_CALENDAR_SYNC_MODE_UNCHANGED
-        self._memory.learn(self.running.calendar.address, self._known)
+        self._memory.learn(self.running.key, self._known)
         self.end(None)
         return False
 
+    @guarded(default=None)
     def read(self, found: Any) -> None:
         """The calendar, or several, were read; items with errors in them count as failed."""
         self._conclude(_failed_items(found), None)
@@ -172,7 +177,7 @@ class Fetch:
         self._see()
         if self._seen is not None:
             before, self._known = self._known, self._seen
-            self._memory.learn(self.running.calendar.address, self._known)
+            self._memory.learn(self.running.key, self._known)
             counts = feeds.compare(before.items, self._known.items or {})
             self.running.items = Items(counts.created, counts.changed, counts.deleted, failed)
         self.end(None, at)
@@ -185,6 +190,7 @@ class Fetch:
             return Known(before.items, wanted, self._modified or before.changed, says)
         return Known(feeds.snapshot(said), wanted, self._modified or time.time(), says)
 
+    @guarded(default=None)
     def end(self, error: str | None, at: float | None = None) -> None:
         """End the synchronisation, with the type of an error or well."""
         known, running = self._known, self.running
@@ -229,10 +235,19 @@ def _modified(response: Any) -> float | None:
         return None
 
 
+@guarded(default=0)
 def _failed_items(found: Any) -> int:
+    """Items with errors, of those that are parsed: what is lazy stays so until the application looks."""
     calendars_found = found if isinstance(found, list) else [found]
-    return sum(_has_errors(item) for each in calendars_found for item in each.subcomponents)
+    return sum(_has_errors(item) for each in calendars_found for item in _parts(each))
 
 
 def _has_errors(component: Any) -> bool:
-    return bool(component.errors) or any(_has_errors(each) for each in component.subcomponents)
+    errors = vars(component).get("errors")
+    return bool(errors) or any(_has_errors(each) for each in _parts(component))
+
+
+def _parts(component: Any) -> Iterable[Any]:
+    """What a component holds, without asking it: a property would parse, and may raise."""
+    parts: Iterable[Any] = vars(component).get("subcomponents", ())
+    return parts

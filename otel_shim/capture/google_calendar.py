@@ -3,6 +3,7 @@
     page without pageToken ─▶ calendar.synchronize begins ─▶ nextPageToken: it waits for the next page
                                                           ─▶ nextSyncToken, or an error: it ends
 
+A list with bounds, which no sync token could continue, is a look at a calendar and no synchronisation of it.
 410 says that a sync token is no longer valid: that synchronisation fails, and the next one of the
 same calendar without a token is the full one that makes up for it.
 https://developers.google.com/workspace/calendar/api/guides/sync
@@ -32,7 +33,14 @@ from otel_shim.capture.patches import Patches
 from otel_shim.capture.unfinished import SECONDS, Unfinished, conclude_at_exit
 from otel_shim.signals import calendar_logs, calendar_requests
 from otel_shim.signals.calendar_requests import AnyRequest
-from otel_shim.signals.calendars import Recorder, Running, recorder, running_now
+from otel_shim.signals.calendar_successes import Key
+from otel_shim.signals.calendars import (
+    Recorder,
+    Running,
+    organisation_now,
+    recorder,
+    running_now,
+)
 
 _PROVIDER = semconv.SAAS_CALENDAR_PROVIDER_GOOGLE
 _API = "calendar."
@@ -40,6 +48,15 @@ _LIST = "calendar.events.list"
 _PRIMARY = "primary"
 _ACCOUNT = ("account", "_subject", "service_account_email", "refresh_token")
 _MOST_CALENDARS = 10_000
+_SINCE = "timeMin"
+_BOUNDS = frozenset(
+    {
+        *("timeMax", "q", "orderBy", "updatedMin", "iCalUID"),
+        *("privateExtendedProperty", "sharedExtendedProperty"),
+    }
+)
+"""What a sync token cannot be used with (https://developers.google.com/workspace/calendar/api/v3/reference/events/list),
+but for ``timeMin``: Google's own guide begins with it, to leave out what is old."""
 
 
 class GoogleCalendarInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -75,6 +92,16 @@ class Page(NamedTuple):
     address: str
     sync_token: str | None
     page_token: str | None
+    named: frozenset[str] = frozenset()
+    """The parameters that the application gave."""
+
+    def is_look(self) -> bool:
+        """Whether it lists only what the application wants to see now."""
+        return self.sync_token is None and not self.named.isdisjoint(_BOUNDS)
+
+    def leaves_out(self, found: Mapping[str, Any]) -> bool:
+        """Whether the last page of a list with a beginning gives nothing to go on with."""
+        return _SINCE in self.named and "nextSyncToken" not in found
 
 
 class GoogleCalendar:
@@ -83,7 +110,7 @@ class GoogleCalendar:
     def __init__(self, recorder: Recorder, seconds: float = SECONDS) -> None:
         self._recorder = recorder
         self._unfinished: Unfinished[Listing] = Unfinished(Listing.abandoned, seconds)
-        self._seen: OrderedDict[str, bool] = OrderedDict()
+        self._seen: OrderedDict[Key, bool] = OrderedDict()
         """Calendars that were listed, and whether their token has been lost since."""
         self._lock = threading.Lock()
 
@@ -149,20 +176,29 @@ class GoogleCalendar:
 
     @guarded(default=None)
     def _begin(self, page: Page | None) -> Listing | None:
-        if page is None:
+        if page is None or page.is_look():
             return None
-        if page.page_token is not None:
-            listing = self._unfinished.take((page.address, page.page_token))
-            if listing is not None:
-                return listing
-        running = self._recorder.begin(_PROVIDER, page.address, self._mode(page))
-        return Listing(running) if running is not None else None
+        if page.page_token is not None and (listing := self._continued(page)) is not None:
+            return listing
+        mode = semconv.SAAS_CALENDAR_SYNC_MODE_INCREMENTAL
+        running = self._recorder.begin(_PROVIDER, page.address, mode)
+        if running is None:
+            return None
+        if page.sync_token is None:
+            running.mode = self._mode(running.key)
+        return Listing(running)
 
-    def _mode(self, page: Page) -> str:
-        """What is asked for: without a token everything, for the first time, again, or as ever."""
-        if page.sync_token is not None:
-            return semconv.SAAS_CALENDAR_SYNC_MODE_INCREMENTAL
-        lost = self._seen.get(page.address)
+    def _continued(self, page: Page) -> Listing | None:
+        """The list that a page goes on with, of this organisation or from before it was known."""
+        for organisation in dict.fromkeys((organisation_now(), None)):
+            found = self._unfinished.take((organisation, page.address, page.page_token))
+            if found is not None:
+                return found
+        return None
+
+    def _mode(self, key: Key | None) -> str:
+        """What is asked for without a token: everything, for the first time, again, or as ever."""
+        lost = self._seen.get(key) if key is not None else None
         if lost is None:
             return semconv.SAAS_CALENDAR_SYNC_MODE_INITIAL
         if lost:
@@ -175,23 +211,27 @@ class GoogleCalendar:
         listing.add(page_found)
         following = page_found.get("nextPageToken")
         if following:
-            self._unfinished.put((page.address, following), listing)
+            self._unfinished.put((organisation_now(), page.address, following), listing)
+        elif page.leaves_out(page_found):
+            listing.abandoned()
         else:
             listing.running.end()
-            self._remember(page.address, lost=False)
+            self._remember(listing.running.key, lost=False)
 
     @guarded(default=None)
     def _failed(self, page: Page, listing: Listing, error: BaseException) -> None:
         kind = calendars.error_type(error)
         if page.sync_token is not None and calendars.status_of(error) == 410:
             kind = calendars.TOKEN_LOST
-            self._remember(page.address, lost=True)
+            self._remember(listing.running.key, lost=True)
         listing.running.end(kind)
 
-    def _remember(self, address: str, *, lost: bool) -> None:
+    def _remember(self, key: Key | None, *, lost: bool) -> None:
+        if key is None:
+            return
         with self._lock:
-            self._seen[address] = lost
-            self._seen.move_to_end(address)
+            self._seen[key] = lost
+            self._seen.move_to_end(key)
             if len(self._seen) > _MOST_CALENDARS:
                 self._seen.popitem(last=False)
 
@@ -218,7 +258,7 @@ class Listing:
         self._until = time.perf_counter()
 
     def abandoned(self) -> None:
-        """No further page was asked for, although there are more."""
+        """It is not all that there is: no further page was asked for, or it gave nothing to go on with."""
         self.running.mode = semconv.SAAS_CALENDAR_SYNC_MODE_TRUNCATED
         self.running.end(None, self._until)
 
@@ -271,7 +311,7 @@ def _page(request: Any, http: Any = None, *_: Any, **__: Any) -> Page:
     address = unquote(rest.partition("/")[0])
     if address == _PRIMARY:
         address = _primary(http if http is not None else request.http)
-    return Page(address, _only(query, "syncToken"), _only(query, "pageToken"))
+    return Page(address, _only(query, "syncToken"), _only(query, "pageToken"), frozenset(query))
 
 
 def _only(query: dict[str, list[str]], name: str) -> str | None:

@@ -23,13 +23,14 @@ from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 from opentelemetry.trace import get_current_span
 
 from otel_shim import _semconv as semconv
-from otel_shim import calendars, context, feeds
+from otel_shim import calendars, feeds
 from otel_shim._guard import guarded
 from otel_shim.capture.feed_fetch import Fetch, Memory, media_type
 from otel_shim.capture.patches import Patches
 from otel_shim.capture.unfinished import SECONDS, Unfinished, conclude_at_exit
 from otel_shim.signals import calendar_logs, calendar_requests
-from otel_shim.signals.calendars import Recorder, recorder
+from otel_shim.signals.calendar_successes import Key
+from otel_shim.signals.calendars import Recorder, organisation_now, recorder
 
 _BEFORE_HEADERS = 4
 """Arguments of ``Session.request`` before its headers: method, address, params and data."""
@@ -161,13 +162,15 @@ class Feeds:
         return fetch
 
     def _expects(self, asked: Asked) -> bool:
-        known = bool(self._memory) and calendars.without_login(asked.url) in self._memory
-        return known or feeds.expected(asked.url, asked.accept)
+        if feeds.expected(asked.url, asked.accept):
+            return True
+        return bool(self._memory) and _key(asked) in self._memory
 
     def _started(self, asked: Asked) -> Fetch | None:
         address = calendars.without_login(asked.url)
-        mode = self._memory.of(address).mode()
-        running = self._recorder.begin(_PROVIDER, address, mode, asked.began)
+        running = self._recorder.begin(
+            _PROVIDER, address, semconv.SAAS_CALENDAR_SYNC_MODE_INITIAL, asked.began
+        )
         return Fetch(self._memory, running) if running is not None else None
 
     @guarded(default=None)
@@ -223,6 +226,11 @@ class Feeds:
         return None
 
 
+def _key(asked: Asked) -> Key:
+    """The feed at an address, as the current organisation knows it."""
+    return Key(_PROVIDER, organisation_now(), calendars.without_login(asked.url))
+
+
 class Whose(NamedTuple):
     """The trace that work is part of, and the organisation that it is done for; None where there is none, or it is unknown."""
 
@@ -233,9 +241,7 @@ class Whose(NamedTuple):
 def _whose() -> Whose:
     """Whose work is being done. Feeds of two tenants may be alike, to the last byte."""
     at = get_current_span().get_span_context()
-    scope = context.governing() if at.is_valid else context.opened_outside(None)
-    organisation = scope.identity.org_id if scope is not None else None
-    return Whose(at.trace_id if at.is_valid else None, organisation)
+    return Whose(at.trace_id if at.is_valid else None, organisation_now())
 
 
 def _reachable(whose: Whose) -> tuple[Whose, ...]:

@@ -211,9 +211,9 @@ class Running:
     """A synchronisation at work, with what is known of it so far."""
 
     __slots__ = (
-        *("age", "calendar", "conflicts", "failed", "items", "mode", "open", "received"),
+        *("age", "calendar", "conflicts", "failed", "items", "key", "mode", "open", "received"),
         *("requests", "span", "stale", "token_lost", "wait"),
-        *("_began", "_context", "_counted", "_hash", "_key", "_recorder"),
+        *("_began", "_context", "_counted", "_hash", "_recorder"),
     )
 
     def __init__(
@@ -233,9 +233,9 @@ class Running:
         inside = context.with_operation(OPERATION, set_span_in_context(span))
         inside = _sdk_compat.without_http_spans(inside)  # the requests have spans of ours
         self._context = set_value(_RUNNING, self, inside)
-        self._hash, self._key = self._whose()
-        if self._key is not None:
-            recorder.successes.attempted(self._key)
+        self._hash, self.key = self._whose()
+        if self.key is not None:
+            recorder.successes.attempted(self.key)
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -250,6 +250,10 @@ class Running:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._left(error)
+
+    @guarded(default=None)
+    def _left(self, error: BaseException | None) -> None:
         self.end(calendars.error_type(error) if error is not None else None)
 
     def count(self, exchanged: Exchanged, seconds: float, received: int) -> None:
@@ -261,7 +265,7 @@ class Running:
     @property
     def delay(self) -> float | None:
         """Seconds since the last complete synchronisation of this calendar; None before the first."""
-        return self._recorder.successes.delay(self._key) if self._key is not None else None
+        return self._recorder.successes.delay(self.key) if self.key is not None else None
 
     @guarded(default=None)
     def end(self, error: str | None = None, at: float | None = None) -> None:
@@ -282,9 +286,9 @@ class Running:
             self._recorder.requested(exchanged, seconds, self.span)
         self.span.end(clock(at))
         self._recorder.ended(sync, at - self._began, self.span)
-        if self._key is not None:
+        if self.key is not None:
             successes = self._recorder.successes
-            (successes.succeeded if sync.complete() else successes.failed)(self._key)
+            (successes.succeeded if sync.complete() else successes.failed)(self.key)
 
     def _summary(self, error: str | None) -> Synchronisation:
         items = self.items
@@ -321,6 +325,13 @@ class Running:
 def clock(moment: float) -> int:
     """Nanoseconds since 1970 of a moment of ``time.perf_counter``."""
     return time.time_ns() - int((time.perf_counter() - moment) * 1e9)
+
+
+def organisation_now() -> str | None:
+    """The organisation that work is done for here; None where there is none, or it is unknown."""
+    in_span = get_current_span().get_span_context().is_valid
+    scope = context.governing() if in_span else context.opened_outside(None)
+    return scope.identity.org_id if scope is not None else None
 
 
 def running_now(at: Context | None = None) -> Running | None:

@@ -154,6 +154,35 @@ async def test_telemetry_that_fails(
     assert counters.snapshot()["internal_errors"] > before
 
 
+class Hostile(Exception):
+    """An error of the application's own transport, whose properties raise."""
+
+    @property
+    def response(self) -> Any:
+        """Fail."""
+        raise RuntimeError("the response was not read")
+
+    preconditions = response
+
+
+async def test_error_that_cannot_be_asked(
+    mine: Account, site: Site, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application gets its own error, whatever asking it would raise."""
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise Hostile
+
+    monkeypatch.setattr(mine.client, "request", fails)
+    with pytest.raises(Hostile):
+        await settled(mine.calendar.get_objects())
+    monkeypatch.setattr(icalendar.Calendar, "_get_ical_parser", fails)
+    text = CLIENTS["httpx"](site.feed).text
+    with pytest.raises(Hostile):
+        icalendar.Calendar.from_ical(text)
+    assert [sync.error for sync in recording.syncs()] == ["Hostile", "malformed"]
+
+
 ALONE = """
 import sys
 from importlib.metadata import entry_points

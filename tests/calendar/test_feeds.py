@@ -528,6 +528,42 @@ def test_compressed(site: Site, get: Get, recording: Recording) -> None:
     assert recording.sync().facts["bytes"] == len(site.body) < len(plain)
 
 
+UNCLOSED = "BEGIN:VEVENT\r\nUID:1\r\nBEGIN:VALARM\r\nEND:VEVENT\r\n"
+NO_OFFSET = (
+    "BEGIN:VTIMEZONE\r\nTZID:X\r\nBEGIN:STANDARD\r\nDTSTART:20260101T000000\r\n"
+    "TZOFFSETFROM:+9900\r\nTZOFFSETTO:+0100\r\nEND:STANDARD\r\nEND:VTIMEZONE\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("head", "error"), [("", ""), (UNCLOSED, "component"), (NO_OFFSET, "Offset|offset")]
+)
+def test_lazy_calendars_stay_lazy(site: Site, recording: Recording, head: str, error: str) -> None:
+    """What icalendar parses when it is looked at is not parsed by us, and what is wrong in it is not raised early."""
+    site.body = feed("one", "two", head=head)
+    found = icalendar.LazyCalendar.from_ical(httpx.get(site.feed).text)
+    assert found.is_lazy()
+    assert recording.sync().ended == ("initial", "success", None)
+    assert recording.sync().items[3] == 0
+    if head:
+        with pytest.raises(ValueError, match=error):
+            assert found.subcomponents
+    else:
+        assert len(found.events) == 2
+
+
+def test_what_a_feed_was_like_is_each_organisations_own(site: Site, recording: Recording) -> None:
+    """A second tenant's first fetch of a feed is an initial one, whoever has fetched it before."""
+    for org in ("north", "south", "north"):
+        with otel_shim.identity(org_id=org):
+            icalendar.Calendar.from_ical(httpx.get(site.feed).text)
+    assert [(sync.facts["sync.mode"], sync.items[0]) for sync in recording.syncs()] == [
+        ("initial", 3),
+        ("initial", 3),
+        ("emulated", 0),
+    ]
+
+
 def test_subclasses_keep_their_type(recording: Recording) -> None:
     """The wrapper stands before a class method; subclasses still get what they are."""
 

@@ -19,7 +19,7 @@ import otel_shim
 from otel_shim.capture import google_calendar
 from otel_shim.signals import calendars
 
-from .recording import Recording
+from .recording import Recording, Sync
 from .test_feeds import serving
 
 CALENDAR = "alice@example.com"
@@ -39,6 +39,7 @@ class Google:
     changes: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     failing: list[int] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    gives_token: bool = True
 
     def list(self, query: dict[str, list[str]]) -> tuple[int, dict[str, Any]]:
         """Answer ``events.list``."""
@@ -50,6 +51,8 @@ class Google:
         page: dict[str, Any] = {"kind": "calendar#events", "items": events[start : start + 2]}
         if start + 2 < len(events):
             return 200, {**page, "nextPageToken": str(start + 2)}
+        if not self.gives_token:
+            return 200, page
         return 200, {**page, "nextSyncToken": f"token-{len(self.changes)}"}
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
@@ -106,6 +109,11 @@ def service(google: Google, recording: Recording) -> Iterator[Any]:
     )
     yield made
     made.close()
+
+
+def organisation(sync: Sync) -> object:
+    """The organisation that a synchronisation was made for."""
+    return (sync.span.attributes or {})["saas.org.id"]
 
 
 def synchronise(service: Any, token: str | None = None) -> tuple[list[Any], str]:
@@ -234,6 +242,83 @@ def test_pages_left_out(service: Any, recording: Recording) -> None:
     assert sync.ended == ("truncated", "success", None)
     assert sync.items == (2, 0, 0, 0)
     assert not [p for p in recording.points("saas.calendar.oldest_success.timestamp") if p[1] == 0]
+
+
+DAY = {"timeMin": "2026-01-05T00:00:00Z", "timeMax": "2026-01-06T00:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        DAY,
+        {**DAY, "singleEvents": True, "orderBy": "startTime"},
+        {"timeMax": DAY["timeMax"]},
+        {"q": "dentist"},
+        {"updatedMin": DAY["timeMin"]},
+        {"iCalUID": "e1"},
+        {"privateExtendedProperty": "a=b"},
+    ],
+)
+def test_a_look_is_no_synchronisation(
+    bounds: dict[str, Any], service: Any, recording: Recording
+) -> None:
+    """A list that no sync token could continue is a request like any other; a token that was lost stays lost."""
+    with pytest.raises(HttpError):
+        synchronise(service, "too-old")
+    before = recording.points("saas.calendar.oldest_success.timestamp")
+    request = service.events().list(calendarId=CALENDAR, **bounds)
+    while request is not None:
+        page = request.execute()
+        request = service.events().list_next(request, page)
+    assert len(recording.syncs()) == 1
+    assert recording.points("saas.calendar.oldest_success.timestamp") == before
+    synchronise(service)
+    assert recording.syncs()[1].ended == ("full_resync", "success", None)
+
+
+@pytest.mark.parametrize(("token", "mode"), [(True, "initial"), (False, "truncated")])
+def test_from_a_day_on(
+    google: Google, service: Any, recording: Recording, token: bool, mode: str
+) -> None:
+    """Google's guide begins a synchronisation with ``timeMin``; what gives no token to go on with is not complete."""
+    google.events, google.gives_token = google.events[:2], token
+    service.events().list(calendarId=CALENDAR, timeMin=DAY["timeMin"]).execute()
+    assert recording.sync().ended == (mode, "success", None)
+
+
+def test_fields_without_the_token(google: Google, service: Any, recording: Recording) -> None:
+    """All of it is complete, also where the application does not ask for the token."""
+    google.events, google.gives_token = google.events[:2], False
+    service.events().list(calendarId=CALENDAR, fields="items(id)").execute()
+    assert recording.sync().ended == ("initial", "success", None)
+
+
+def test_each_organisations_first_time(service: Any, recording: Recording) -> None:
+    """What one organisation has listed, or lost, says nothing of another."""
+    for org in ("north", "south", "north"):
+        with otel_shim.identity(org_id=org):
+            synchronise(service)
+    assert [sync.facts["sync.mode"] for sync in recording.syncs()] == [
+        "initial",
+        "initial",
+        "emulated",
+    ]
+
+
+def test_pages_of_two_organisations(service: Any, recording: Recording) -> None:
+    """One organisation's next page does not continue the list of another, though calendar and token are the same."""
+    request = service.events().list(calendarId=CALENDAR)
+    with otel_shim.identity(org_id="north"):
+        page = request.execute()
+    following = service.events().list_next(request, page)
+    with otel_shim.identity(org_id="south"):
+        following.execute()
+    assert [organisation(sync) for sync in recording.syncs()] == ["south"]
+    with otel_shim.identity(org_id="north"):
+        following.execute()
+    assert len(recording.syncs()) == 2
+    (north,) = (each for each in recording.syncs() if organisation(each) == "north")
+    assert north.items == (3, 0, 0, 0)
 
 
 def test_conflict(google: Google, service: Any, recording: Recording) -> None:

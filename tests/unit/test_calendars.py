@@ -171,3 +171,24 @@ def test_announced_sizes_are_hostile(header: object, size: int) -> None:
 def test_logins_are_no_part_of_an_address(url: str, kept: str) -> None:
     """The same calendar with another login is the same calendar."""
     assert calendars.without_login(url) == kept
+
+
+class _Hostile(Exception):
+    """An error whose own properties raise, as a lazy client's may."""
+
+    @property
+    def response(self) -> object:
+        raise RuntimeError("not read yet")
+
+    preconditions = status = resp = response
+
+
+class _HostileConnection(_Hostile, ConnectionError):
+    pass
+
+
+def test_errors_whose_properties_raise() -> None:
+    """What cannot be asked is typed by its class; nothing of it reaches the application."""
+    assert calendars.error_type(_Hostile()) == "_Hostile"
+    assert calendars.error_type(_HostileConnection()) == "unreachable"
+    assert calendars.status_of(_Hostile()) is None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from otel_shim import counters
@@ -55,6 +55,8 @@ class Heartbeats:
     def __init__(self) -> None:
         self._declared: dict[str, dict[str, Declaration]] = {}
         self._together: dict[str, Declaration] = {}
+        self._silent = False
+        self._hear: Callable[[], object] | None = None
         self.forget()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.forget)
@@ -62,7 +64,16 @@ class Heartbeats:
     def forget(self) -> None:
         """Start the times anew: those before a fork are the parent's to tell."""
         self._lock = threading.Lock()
+        self._hear = None
         self._beats: dict[str, Heartbeat] = {}
+
+    def silence(self) -> None:
+        """Tell nobody of what is here from now on: another process does, which is told by this one."""
+        self._silent = True
+
+    def hear_first(self, hear: Callable[[], object] | None) -> None:
+        """Take in what another process has told before anybody looks."""
+        self._hear = hear
 
     def declare(self, declaration: Declaration, source: str = FUNCTION) -> None:
         """Note a declaration; one of the same job from the same source takes the place, not its time."""
@@ -122,8 +133,16 @@ class Heartbeats:
             if backlog is not None:
                 beat.backlog = backlog
 
+    def observed(self) -> tuple[list[Declaration], dict[str, Heartbeat]]:
+        """What metrics tell: what is declared, and when each job last did what, as it is now."""
+        if self._silent:
+            return [], {}
+        if (hear := self._hear) is not None:
+            hear()
+        return self.declarations(), self.beats()
+
     def beats(self) -> dict[str, Heartbeat]:
-        """When each job last did what, as it is now."""
+        """When each job last did what."""
         with self._lock:
             return {name: replace(beat) for name, beat in self._beats.items()}
 

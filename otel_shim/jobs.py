@@ -15,6 +15,8 @@ What adapters use is this, and none of it raises into the application:
     jobs.end_run(work, error, outcome=None)  outcome only where the error does not tell it
     jobs.unstarted(Run(...), "missed")       a run that was due and not started
     jobs.took_place(Run(...), Course(...))   a run that is over, in a process that could not tell of it
+    work = jobs.began_elsewhere(Run(...), at, span); jobs.ended_elsewhere(work, Course(...))
+                                             a run in another process that tells of it while it goes on
     jobs.declare(Declaration(...), source)   what a scheduler knows of a job; see ``heartbeats``
     jobs.name_of(function)                   the operation of a function: as decorated, or module.name
 """
@@ -235,16 +237,43 @@ def took_place(run: Run, course: Course, span: SpanContext | None = None) -> Non
     ``span`` is that of a run whose own process has traced it: its metrics are recorded here, and refer to it.
     """
     work = Work(run, course.started_at)
-    work.items, work.backlog = dict(course.items), course.backlog
     if span is None:
         work.span = _official_span(work, _described(work), _above(run))
     else:
         work.span = NonRecordingSpan(span)
     _note_start(work)
-    work.ended = True
+    _conclude(_went(work, course))
+
+
+@guarded(default=None)
+def began_elsewhere(run: Run, started_at: float, span: SpanContext) -> Work:
+    """Note the start of a run in another process, which traces it and has told of it here."""
+    work = Work(run, started_at)
+    work.span = NonRecordingSpan(span)
+    _note_start(work)
+    return work
+
+
+@guarded(default=None)
+def ended_elsewhere(work: Work, course: Course) -> None:
+    """Note how a run went that began elsewhere."""
+    _conclude(_went(work, course))
+
+
+@guarded(default=None)
+def lost_elsewhere(work: Work, course: Course) -> None:
+    """Note the end of a run that began elsewhere, in a process that died: its span is made here."""
+    work.span = _official_span(work, _described(work), _above(work.run))
+    if work.run.described:
+        _identify(work)
+    _conclude(_went(work, course))
+
+
+def _went(work: Work, course: Course) -> Ended:
+    work.items, work.backlog, work.ended = dict(course.items), course.backlog, True
     limit = work.declaration.max_runtime if work.declaration is not None else None
     overrun = limit is not None and course.seconds > limit
-    _conclude(Ended(work, course.outcome, course.seconds, overrun, course.error_type))
+    return Ended(work, course.outcome, course.seconds, overrun, course.error_type)
 
 
 def _begin(run: Run, base: Context) -> Work:

@@ -12,7 +12,7 @@ import functools
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context, attach, create_key, get_value, set_value
@@ -60,6 +60,27 @@ def use_pseudonyms(maker: Pseudonymiser | None) -> Pseudonymiser | None:
     global _pseudonymiser
     before, _pseudonymiser = _pseudonymiser, maker
     return before
+
+
+class Teller(Protocol):
+    """What is told of synchronisations where another process records them."""
+
+    def attempted(self, key: Key) -> object:
+        """A synchronisation has begun."""
+
+    def concluded(
+        self, key: Key | None, sync: Synchronisation, seconds: float, span: Span
+    ) -> object:
+        """A synchronisation has ended."""
+
+
+_teller: Teller | None = None
+
+
+def tell(teller: Teller | None) -> None:
+    """Say who is told of this process's synchronisations, in place of its metrics."""
+    global _teller
+    _teller = teller
 
 
 class Exchanged(NamedTuple):
@@ -161,8 +182,22 @@ class Recorder:
         self._hosts.add(exchanged.host)
         return exchanged
 
-    def ended(self, sync: Synchronisation, seconds: float, span: Span) -> None:
+    def attempted(self, key: Key) -> None:
+        """Note that a synchronisation starts."""
+        self.successes.attempted(key)
+        if _teller is not None:
+            _teller.attempted(key)
+
+    def concluded(self, key: Key | None, sync: Synchronisation, seconds: float, span: Span) -> None:
         """Record a synchronisation that has ended."""
+        if key is not None:
+            (self.successes.succeeded if sync.complete() else self.successes.failed)(key)
+        if _teller is None:
+            self._measure(sync, seconds, span)
+        else:
+            _teller.concluded(key, sync, seconds, span)
+
+    def _measure(self, sync: Synchronisation, seconds: float, span: Span) -> None:
         labels: dict[str, Scalar] = {
             semconv.SAAS_CALENDAR_PROVIDER: sync.provider,
             semconv.SAAS_CALENDAR_SYNC_MODE: sync.mode,
@@ -184,6 +219,8 @@ class Recorder:
             self._items.add(count, labels)
 
     def _oldest(self, _options: CallbackOptions) -> Iterable[Observation]:
+        if _teller is not None:
+            return
         for (provider, bucket), seconds in self.successes.oldest().items():
             labels: dict[str, Scalar] = {
                 semconv.SAAS_CALENDAR_PROVIDER: provider,
@@ -192,12 +229,24 @@ class Recorder:
             yield Observation(seconds, labels, as_of(seconds))
 
 
+_global: Recorder | None = None
+
+
 @functools.cache
 def recorder(
     tracers: TracerProvider | None = None, meters: MeterProvider | None = None
 ) -> Recorder:
     """The recorder of these providers, by default the global ones; instrumentors share it."""
-    return Recorder(tracers, meters)
+    global _global
+    made = Recorder(tracers, meters)
+    if tracers is None and meters is None:
+        _global = made
+    return made
+
+
+def global_recorder() -> Recorder | None:
+    """The recorder of the global providers, where there is one: none is made, which a collection of metrics must not."""
+    return _global
 
 
 class Calendar(NamedTuple):
@@ -235,7 +284,7 @@ class Running:
         self._context = set_value(_RUNNING, self, inside)
         self._hash, self.key = self._whose()
         if self.key is not None:
-            recorder.successes.attempted(self.key)
+            recorder.attempted(self.key)
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -285,10 +334,7 @@ class Running:
         for exchanged, seconds in self._counted:
             self._recorder.requested(exchanged, seconds, self.span)
         self.span.end(clock(at))
-        self._recorder.ended(sync, at - self._began, self.span)
-        if self.key is not None:
-            successes = self._recorder.successes
-            (successes.succeeded if sync.complete() else successes.failed)(self.key)
+        self._recorder.concluded(self.key, sync, at - self._began, self.span)
 
     def _summary(self, error: str | None) -> Synchronisation:
         items = self.items

@@ -15,8 +15,10 @@ from rq import Retry
 
 from otel_shim import _semconv as semconv
 from otel_shim import counters, jobs, queues
-from otel_shim.capture import deliveries, rq, rq_horse
+from otel_shim.capture import deliveries, rq, rq_hearing, rq_horse, rq_telling
 from otel_shim.capture.deliveries import Delivery
+from otel_shim.capture.rq_hearing import Hearing
+from otel_shim.heartbeats import Declaration, Heartbeats, heartbeats
 from otel_shim.jobs import Ended, Run, Work
 from tests.unit.telemetry import Telemetry
 from tests.unit.test_queues import Told
@@ -44,7 +46,7 @@ def told(monkeypatch: pytest.MonkeyPatch, telemetry: Telemetry) -> Iterator[Told
         monkeypatch.setattr(module, "_tracer", telemetry.tracers.get_tracer("otel_shim"))
     monkeypatch.setattr(deliveries, "_relation", "link")
     monkeypatch.setattr(queues, "_names", set())
-    monkeypatch.setattr(rq_horse, "_items", rq_horse._Items())
+    monkeypatch.setattr(rq_horse, "_items", rq_telling.Items())
     monkeypatch.setattr(rq_horse, "_to_worker", None)
     meter = Told()
     before = queues.use_meter(meter)
@@ -58,6 +60,23 @@ def recorded() -> Iterator[Recorded]:
     before = jobs.use_recorder(recorder)
     yield recorder
     jobs.use_recorder(before)
+
+
+class Known:
+    """The heartbeats of a process, emptied."""
+
+    def clear(self) -> None:
+        heartbeats._declared.clear()
+        heartbeats._together.clear()
+        heartbeats.forget()
+
+
+@pytest.fixture
+def beats() -> Iterator[Known]:
+    known = Known()
+    known.clear()
+    yield known
+    known.clear()
 
 
 def job(**more: Any) -> Any:
@@ -159,7 +178,7 @@ def from_horse(work: Any) -> bytes:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
-    rq_horse._to_worker = rq_horse._ToWorker(writing)
+    rq_horse._to_worker = rq_telling.ToWorker(writing)
     before = jobs.use_recorder(rq_horse._to_worker)
     worker_meter = queues.use_meter(rq_horse._items)
     rq_horse._items.own = "reports"
@@ -168,7 +187,21 @@ def from_horse(work: Any) -> bytes:
     queues.use_meter(worker_meter)
     jobs.use_recorder(before)
     os.close(writing)
-    return rq_horse._read(reading)
+    text = rq_hearing._read(reading)
+    os.close(reading)
+    return text
+
+
+def heard(*texts: bytes) -> None:
+    """What a worker takes in, piece by piece, from a horse that then ends."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    hearing = Hearing(reading)
+    for text in texts:
+        os.write(writing, text)
+        hearing.listen()
+    os.close(writing)
+    rq_horse._over(hearing, job())
 
 
 def take() -> deliveries.Taken:
@@ -192,7 +225,7 @@ class TestHorse:
 
         text = from_horse(work)
         assert b"anna" not in text
-        rq_horse._told(SimpleNamespace(_otel_shim_began=time.time()), job(), text)
+        heard(text)
         (ended,) = recorded.runs
         assert (ended.work.run.name, ended.outcome, ended.error_type) == (
             "app.send",
@@ -202,15 +235,17 @@ class TestHorse:
         assert ended.work.items == {"read": 4}
         (span,) = [each for each in telemetry.spans() if each.name == "app.send"]
         assert ended.work.span.get_span_context().span_id == span.get_span_context().span_id  # type: ignore[union-attr]
-        assert told.heard == [("finished", "reports", 1), ("enqueued", "mail", 2)]
+        assert sorted(told.heard) == [("enqueued", "mail", 2), ("finished", "reports", 1)]
 
     def test_a_horse_that_dies_has_its_run_told(
         self, telemetry: Telemetry, recorded: Recorded
     ) -> None:
         """What began and never ended is a failure, under the name that it began with."""
-        text = from_horse(take)
+        with pytest.MonkeyPatch.context() as earlier:
+            earlier.setattr(time, "time", lambda now=time.time: now() - 5)
+            text = from_horse(take)
         text = text.split(b"\n")[0] + b'\n{"cut": '
-        rq_horse._told(SimpleNamespace(_otel_shim_began=time.time() - 5), job(), text)
+        heard(text)
         (ended,) = recorded.runs
         assert (ended.work.run.name, ended.error_type) == ("app.send", "WorkHorseTerminated")
         assert 5 <= ended.seconds < 60
@@ -230,7 +265,7 @@ class TestHorse:
 
         text = from_horse(work)
         assert max(map(len, text.splitlines(True))) <= select.PIPE_BUF
-        rq_horse._told(SimpleNamespace(_otel_shim_began=time.time()), job(), text)
+        heard(text)
         own = [each for each in recorded.runs if each.work.run.name == "app.send"]
         assert [(each.outcome, each.work.items) for each in own] == [("success", {"read": 4})]
         assert told.heard.count(("enqueued", "mail", 400)) == 1
@@ -247,7 +282,7 @@ class TestHorse:
             with jobs.running(run):
                 pass
 
-        rq_horse._told(SimpleNamespace(_otel_shim_began=time.time()), job(), from_horse(work))
+        heard(from_horse(work))
         assert recorded.runs == []
         assert counters.snapshot() == {"job_report_left_out": 1}
 
@@ -255,7 +290,7 @@ class TestHorse:
         """The job's own end is told, however long."""
         error = type("E", (Exception,), {"__qualname__": "\U0001f40e" * 5000})()
         text = from_horse(lambda: take().end(error))
-        rq_horse._told(SimpleNamespace(_otel_shim_began=time.time()), job(), text)
+        heard(text)
         assert [each.error_type for each in recorded.runs] == ["\U0001f40e" * 256]
 
     @pytest.mark.parametrize("broken", [b"{", b"[]", b'{"outcome": "success"}', b'{"taken": 7}'])
@@ -268,14 +303,78 @@ class TestHorse:
             taken.end()
 
         text = broken + b"\n" + from_horse(work)
-        rq_horse._told(SimpleNamespace(_otel_shim_began=time.time()), job(), text)
+        heard(text)
         assert [each.outcome for each in recorded.runs] == ["success"]
-        assert told.heard == [("finished", "reports", 1), ("enqueued", "mail", 2)]
+        assert sorted(told.heard) == [("enqueued", "mail", 2), ("finished", "reports", 1)]
         assert counters.snapshot() == {"internal_errors": 1}
+
+    def test_what_only_a_horse_imports(self, recorded: Recorded, beats: Known) -> None:
+        """The schedule and the start reach the worker while the run goes on; at its end each is there once."""
+        declared = Declaration(
+            "app.send", "every 1h", 3600.0, 60.0, True, {"saas.gdpr.legal_basis": "contract"}
+        )
+
+        def work() -> None:
+            jobs.declare(declared)
+            held.append(take())
+
+        held: list[deliveries.Taken] = []
+        text = from_horse(work)
+        beats.clear()
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        hearing = Hearing(reading)
+        heartbeats.hear_first(hearing.listen)
+        os.write(writing, text)
+        declarations, found = heartbeats.observed()
+        assert declarations == [declared]
+        assert (found["app.send"].active, found["app.send"].last_success) == (1, None)
+        assert found["app.send"].last_start == pytest.approx(time.time(), abs=5)
+        os.write(writing, from_horse(held[0].end))
+        declarations, found = heartbeats.observed()
+        assert (found["app.send"].active, declarations) == (0, [declared])
+        assert [each.outcome for each in recorded.runs] == ["success"]
+        os.close(writing)
+        rq_horse._over(hearing, job())
+        assert len(recorded.runs) == 1
+
+    def test_a_horse_says_what_its_worker_does_not_know(self, beats: Known) -> None:
+        """A declaration is told once, and again where it has changed."""
+        jobs.declare(Declaration("known", max_runtime=1.0))
+        text = from_horse(lambda: jobs.declare(Declaration("known", max_runtime=1.0)))
+        assert b"declared" not in text
+        text = from_horse(lambda: jobs.declare(Declaration("known", max_runtime=2.0)))
+        assert text.count(b"declared") == 1
+
+    def test_declared_runs_inside(self, recorded: Recorded, beats: Known) -> None:
+        """A declared job that the message's own run calls is told at its start too, and lost with the horse."""
+        jobs.declare(Declaration("inside", max_runtime=1.0))
+
+        def work() -> None:
+            taken = take()
+            jobs.start_run(Run("inside"))
+            taken.leave()
+
+        text = from_horse(work)
+        beats.clear()
+        heard(text)
+        assert {(each.work.run.name, each.error_type) for each in recorded.runs} == {
+            ("app.send", "WorkHorseTerminated"),
+            ("inside", "WorkHorseTerminated"),
+        }
+        assert heartbeats.beats()["inside"].active == 0
+
+    def test_a_horse_is_silent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What its worker tells, a horse that lives long does not tell too."""
+        mine = Heartbeats()
+        mine.started("app.send", 1.0)
+        mine.silence()
+        assert mine.observed() == ([], {})
+        assert mine.beats().keys() == {"app.send"}
 
     def test_a_horse_that_never_began(self, recorded: Recorded, told: Told) -> None:
         """Without a word there is no run, but the item is done with."""
-        rq_horse._told(SimpleNamespace(_otel_shim_began=time.time()), job(), b"")
+        heard(b"")
         assert recorded.runs == []
         assert told.heard == [("finished", "reports", 1)]
 
@@ -292,7 +391,7 @@ def test_the_run_of_a_message(recorded: Recorded) -> None:
     """What a horse tells is enough to make the run again."""
     run = Run("app.send", "rq", "retry", attempt=2, run_id="0199f0a2-6a3c-7bd2-9f0e-3f1f5a3c9a12")
     work = Work(run, time.time())
-    again = rq_horse._run(rq_horse._about(work))
+    again = rq_hearing.run_of(rq_telling.about(work))
     assert (again.name, again.system, again.trigger, again.attempt, again.run_id) == (
         run.name,
         run.system,

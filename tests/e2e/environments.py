@@ -51,8 +51,8 @@ JOBS = Environment("jobs", group="saas-jobs")
 
 CALENDAR = Environment("calendar", group="calendar")
 """Clients and servers of calendars: urllib3-future stands in the place of urllib3."""
-QUEUES = Environment("queues", ("celery[redis]==5.7.0", "rq==3.0.0"))
-"""With both of the libraries for queues, and the client of Redis."""
+QUEUES = Environment("queues", ("celery[redis]==5.7.0", "rq==3.0.0", "icalendar==7.3.0"))
+"""With both of the libraries for queues, the client of Redis, and the reader of feeds."""
 
 
 def make(environment: Environment) -> Environment:

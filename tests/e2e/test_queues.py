@@ -457,3 +457,102 @@ def test_a_table_in_postgresql(locked: Environment, tmp_path: Path) -> None:
             "busy": None,
             "workers": None,
         }
+
+
+WATCHED = {
+    "celery": System(
+        **{
+            **vars(CELERY),
+            "module": "apps.watched",
+            "worker": ("celery", "-A", "apps.watched", "worker", "-c", "2", "-l", "INFO"),
+        }
+    ),
+    "rq": System(**{**vars(RQ), "module": "apps.watched"}),
+}
+NIGHT = {"saas_operation": "night.run"}
+HOUR = 3600.0
+FEED = b"""\
+BEGIN:VCALENDAR
+VERSION:2.0
+PRODID:-//t//EN
+BEGIN:VEVENT
+UID:1
+DTSTAMP:20260101T000000Z
+DTSTART:20260105T090000Z
+END:VEVENT
+END:VCALENDAR
+"""
+
+
+def _last(fake: collectors.Fake, metric: str, **labels: str) -> dict[str, float]:
+    """The last value of a series of each process of the worker's service."""
+    wanted = {key.replace("_", "."): value for key, value in labels.items()}
+    return {
+        point.resource["service.instance.id"]: point.value
+        for point in exported_metrics.of(fake, metric)
+        if point.resource["service.name"] == "working"
+        and wanted.items() <= point.attributes.items()
+    }
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_a_run_that_hangs_is_judged(
+    place: Place, taker: collectors.Fake, tmp_path: Path, name: str
+) -> None:
+    """What a rule needs to judge a declared job comes from the worker's service while the run goes on, and after it."""
+    until = tmp_path / "until"
+    place = Place(
+        place.environment, place.redis, place.stack, taker.url, {"WATCHED_UNTIL": str(until)}
+    )
+    place.worker(WATCHED[name])
+    asked_at = time.time()
+    place.run(WATCHED[name], f"{name}.run")
+
+    def active() -> float:
+        return max(_last(taker, "saas.job.active", **NIGHT).values(), default=0)
+
+    server.eventually(lambda: active() == 1, SECONDS, "it is at work")
+    time.sleep(3)  # a process that lives for several exports could tell of itself too
+    for metric, value in (("saas.job.period", HOUR), ("saas.job.max_runtime", 1.0)):
+        assert set(_last(taker, metric, saas_operation="night.run").values()) == {value}
+    declared = _last(taker, "saas.job.declared.timestamp", **NIGHT)
+    started = _last(taker, "saas.job.last_start.timestamp", **NIGHT)
+    assert min(declared.values()) > asked_at - 120
+    assert asked_at - 1 <= max(started.values()) <= time.time()
+    assert not _last(taker, "saas.job.last_success.timestamp", **NIGHT)
+    if name == "rq":
+        assert len(declared) == len(started) == 1, "only the worker tells, no horse"
+    until.touch()
+    server.eventually(lambda: active() == 0, SECONDS, "it is over")
+    success = _last(taker, "saas.job.last_success.timestamp", **NIGHT)
+    assert max(success.values()) > max(started.values())
+    assert _sum(taker, "saas.job.overruns", **NIGHT) == 1
+    assert _sum(taker, "saas.job.duration", **NIGHT) == 1
+    assert _sum(taker, "saas.job.overlaps", **NIGHT) == 0
+
+
+def test_calendars_of_work_horses(place: Place, taker: collectors.Fake, tmp_path: Path) -> None:
+    """What RQ's worker forks for a job synchronises a feed: the worker knows when that last succeeded."""
+    with collectors.listening(collectors.answering("200 OK", FEED)) as feed:
+        place = Place(
+            place.environment,
+            place.redis,
+            place.stack,
+            taker.url,
+            {"WATCHED_FEED": f"{feed.url}/a.ics"},
+        )
+        place.worker(WATCHED["rq"])
+        asked_at = time.time()
+        for count in (1, 2):
+            place.run(WATCHED["rq"], "rq.read")
+            server.eventually(
+                lambda count=count: _sum(taker, "saas.calendar.sync.duration") == count,  # type: ignore[misc]
+                SECONDS,
+                f"{count} synchronised",
+            )
+        success = _last(taker, "saas.calendar.oldest_success.timestamp")
+        assert len(success) == 1
+        assert asked_at < max(success.values()) <= time.time()
+        assert (
+            _sum(taker, "saas.calendar.items") == 2
+        )  # new to each horse, which knows nothing of the one before

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 _MOST = 10_000
@@ -70,6 +70,7 @@ class Successes:
     def __init__(self) -> None:
         self._seen: OrderedDict[Key, _Seen] = OrderedDict()
         self._told: set[Group] = set()
+        self._inherited: Mapping[Key, float] = {}
         self._lock = threading.Lock()
         _all.add(self)
 
@@ -100,11 +101,11 @@ class Successes:
                 seen.failed, seen.began = True, None
 
     def delay(self, key: Key) -> float | None:
-        """Seconds since the last complete one; None where there was none in this process."""
+        """Seconds since the last complete one; None where this process, or that which it was forked from, knows of none."""
         seen = self._seen.get(key)
-        if seen is None or seen.succeeded is None:
-            return None
-        return max(0.0, time.time() - seen.succeeded)
+        last = seen.succeeded if seen is not None else None
+        last = self._inherited.get(key) if last is None else last
+        return max(0.0, time.time() - last) if last is not None else None
 
     def oldest(self) -> dict[Group, float]:
         """For each group the latest success, or what is earlier: the last success of a calendar that fails.
@@ -126,8 +127,11 @@ class Successes:
             self._seen.popitem(last=False)
 
     def _forget(self) -> None:
-        """In a forked process: what its parent synchronises is the parent's to report."""
+        """In a forked process: what its parent synchronises is the parent's to report, and may be asked for."""
         self._lock = threading.Lock()
+        seen = list(self._seen.items())
+        own = {key: each.succeeded for key, each in seen if each.succeeded is not None}
+        self._inherited = own or self._inherited
         self._seen, self._told = OrderedDict(), set()
 
 

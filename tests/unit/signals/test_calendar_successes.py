@@ -189,3 +189,15 @@ def test_a_forked_process_starts_anew() -> None:
         os._exit(0 if seen.oldest() == {} else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert seen.oldest() != {}
+
+
+def test_a_forked_process_knows_how_old_its_copy_is() -> None:
+    """A process for each job, as RQ's, is told by its parent when a calendar last succeeded."""
+    seen = Successes()
+    seen.attempted(key("a"))
+    seen.succeeded(key("a"))
+    child = os.fork()
+    if child == 0:
+        delay = seen.delay(key("a"))
+        os._exit(0 if delay is not None and delay < 60 and seen.delay(key("b")) is None else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -3,7 +3,7 @@
 Names: ``internal_errors``, ``identity_conflicts``, ``identity_rejected``, ``operation_rejected``,
 ``bind_without_root``, ``job_declaration_rejected``, ``job_report_rejected``, ``job_report_without_run``,
 ``job_report_left_out`` (of a work horse of RQ: more than its pipe holds),
-``job_run_rejected``, ``jobs_not_watched``, ``queue_rejected``, ``queue_unread``,
+``job_run_rejected``, ``jobs_not_watched``, ``capture_target_absent``, ``queue_rejected``, ``queue_unread``,
 ``<signal>_exported``, ``<signal>_export_failed``, ``<signal>_queue_dropped``,
 ``<signal>_unencodable``.
 """

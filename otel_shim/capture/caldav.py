@@ -43,7 +43,7 @@ class CaldavInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """The versions whose functions are known."""
-        return ("caldav >= 3.0, < 4",)
+        return ("caldav >= 3.5, < 4",)
 
     def _instrument(self, **kwargs: Any) -> None:
         capture = Caldav(recorder(kwargs.get("tracer_provider"), kwargs.get("meter_provider")))

@@ -68,7 +68,7 @@ class GoogleCalendarInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """The versions whose functions are known."""
-        return ("google-api-python-client >= 2.0, < 3",)
+        return ("google-api-python-client >= 2.50, < 3",)
 
     def _instrument(self, **kwargs: Any) -> None:
         self._capture = GoogleCalendar(

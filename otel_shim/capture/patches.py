@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import wrapt
 
-from otel_shim._guard import guarded
+from otel_shim import counters
+from otel_shim._guard import guarded, logger
 
 Wrapper = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
 """Takes the wrapped function, what it is bound to, and the arguments."""
@@ -18,7 +21,7 @@ Wrapper = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
 class Patches:
     """Wrappers that go on when their module is imported, and come off together.
 
-    What a version of a library does not have is left out.
+    What a version of a library does not have is left out, and said.
     """
 
     def __init__(self) -> None:
@@ -40,10 +43,11 @@ class Patches:
 
         @guarded(default=None)
         def imported(found: Any) -> None:
-            original = getattr(found, name, None)
-            if self._wanted and original is not None:
+            if self._wanted and name not in vars(found):
+                _note_absent(module, name)
+            elif self._wanted:
+                self._undo.append(_restoring(found, name))
                 setattr(found, name, replacement)
-                self._undo.append(_restoring(found, name, original))
 
         self._at_import(module, imported)
 
@@ -61,6 +65,7 @@ class Patches:
         if module in sys.modules:
             imported(importlib.import_module(module))
         else:
+            _waiting[module] = None
             wrapt.register_post_import_hook(imported, module)
 
     def remove(self) -> None:
@@ -71,14 +76,16 @@ class Patches:
 
     def _wrap(self, module: Any, name: str, wrapper: Wrapper, aliases: tuple[str, ...]) -> None:
         owner, attribute = _owner(module, name)
-        original = vars(owner).get(attribute) if owner is not None else None
+        original = inspect.getattr_static(owner, attribute, None) if owner is not None else None
         if original is None:
+            _note_absent(module.__name__, name)
             return
         wrapped = wrapt.FunctionWrapper(original, wrapper)
         for each in (attribute, *aliases):
-            if vars(owner).get(each) is original:
+            if inspect.getattr_static(owner, each, None) is original:
+                undo = _restoring(owner, each)
                 setattr(owner, each, wrapped)
-                self._undo.append(_restoring(owner, each, original))
+                self._undo.append(undo)
 
 
 def _owner(module: Any, name: str) -> tuple[Any, str]:
@@ -87,5 +94,37 @@ def _owner(module: Any, name: str) -> tuple[Any, str]:
     return (getattr(module, holder, None) if holder else module), attribute
 
 
-def _restoring(owner: Any, name: str, original: Any) -> Callable[[], None]:
-    return lambda: setattr(owner, name, original)
+def _restoring(owner: Any, name: str) -> Callable[[], None]:
+    """What brings an attribute back as it is now: its owner's, or only inherited."""
+    if name in vars(owner):
+        return partial(setattr, owner, name, vars(owner)[name])
+    return partial(delattr, owner, name)
+
+
+_waiting: dict[str, None] = {}
+"""Modules that something was to be done with when they are imported."""
+
+
+def waiting() -> tuple[str, ...]:
+    """Modules that are not imported yet, and of which something is to be wrapped then."""
+    return tuple(module for module in _waiting if module not in sys.modules)
+
+
+_absent: dict[str, None] = {}
+"""What was to be wrapped and is not there, as ``module.name``."""
+
+
+def absent() -> tuple[str, ...]:
+    """What this process found to be missing of libraries, in the order in which it was found."""
+    return tuple(_absent)
+
+
+def _note_absent(module: str, name: str) -> None:
+    """Say once that something is not captured with this version of a library."""
+    target = f"{module}.{name}"
+    if target not in _absent:
+        _absent[target] = None
+        counters.add("capture_target_absent")
+        logger.warning(
+            "%s is not there in the installed version: what it does is not captured", target
+        )

@@ -135,6 +135,13 @@ def _instrumentors(seen: Observation) -> Iterator[Finding]:
         yield _limited(tuple(same))
 
 
+def _absent(seen: Observation) -> Iterator[Finding]:
+    for target in seen.absent:
+        cause = f"{target} is not there in the installed version, so what it does is not captured"
+        fix = f"install a version of {target.partition('.')[0]} that docs/ names as supported, or report this"
+        yield Finding(WARNING, "capture-absent", cause, fix)
+
+
 def _limited(same: Sequence[Instrumentor]) -> Finding:
     """One package may hold several instrumentors; its limits are one reason."""
     names, one = " and ".join(i.name for i in same), same[0]
@@ -311,6 +318,7 @@ _EXAMINATIONS: tuple[Callable[[Observation], Iterator[Finding]], ...] = (
     _configurator,
     _exporters,
     _instrumentors,
+    _absent,
     _doubles,
     _silent,
     _handlers,

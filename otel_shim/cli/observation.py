@@ -163,6 +163,8 @@ class Observation:
     log: tuple[LogLine, ...] = ()
     config_file: ConfigFile | None = None
     app: App | None = None
+    absent: tuple[str, ...] = ()
+    """What is to be captured of installed libraries and is not there, as ``module.name``."""
 
 
 def decode(kind: Any, value: Any) -> Any:

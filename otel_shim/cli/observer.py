@@ -6,7 +6,9 @@ SDK's exit handlers, so that nothing it made is exported.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib.util
 import json
 import os
 import platform
@@ -24,6 +26,7 @@ from opentelemetry.instrumentation.environment_variables import (
 from opentelemetry.sdk.environment_variables import OTEL_CONFIG_FILE
 
 from otel_shim import config_file, pseudonym, wiring
+from otel_shim.capture import patches
 from otel_shim.cli import application, inspection, loader, trial
 from otel_shim.cli.observation import ConfigFile, Key, Observation, Trial
 from otel_shim.config import Config
@@ -70,6 +73,7 @@ def observe(named: Sequence[str]) -> Observation:
         log=tuple(record.log),
         config_file=_config_file(asked.get(OTEL_CONFIG_FILE), record),
         app=app,
+        absent=_absent(),
         trial=Trial() if not wired.active else trial.attempt(),
     )
 
@@ -90,6 +94,17 @@ def _told(asked: dict[str, str]) -> dict[str, str]:
         return {**asked, **config_file.read(path).variables}
     except config_file.ConfigFileError:  # loading says what is wrong with it
         return asked
+
+
+def _absent() -> tuple[str, ...]:
+    """What is not there to be captured: the libraries are imported for that, as the application would."""
+    for module in patches.waiting():
+        with contextlib.suppress(
+            Exception
+        ):  # not installed, or not importable without the application
+            if importlib.util.find_spec(module.partition(".")[0]) is not None:
+                import_module(module)
+    return patches.absent()
 
 
 def _secret_exists(environ: dict[str, str]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import caldav
 from caldav.async_davclient import AsyncDAVClient
+from caldav.lib import error
 
 from .servers import CalendarServer
 
@@ -26,6 +27,15 @@ ATTENDEE:mailto:bob@example.com
 END:VEVENT
 END:VCALENDAR
 """.replace("\n", "\r\n")
+
+
+CARRY_STATUS = hasattr(error.AuthorizationError(), "status")
+"""Whether caldav's errors carry the status of the answer, as they do from 3.6."""
+
+
+def refused(status: int, kind: str) -> int | str:
+    """What a request says that caldav answers with an error of this class."""
+    return status if CARRY_STATUS else kind
 
 
 def item(uid: str, summary: str = "Dentist", start: str = "20260105T090000Z") -> str:

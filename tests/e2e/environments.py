@@ -51,6 +51,19 @@ JOBS = Environment("jobs", group="saas-jobs")
 
 CALENDAR = Environment("calendar", group="calendar")
 """Clients and servers of calendars: urllib3-future stands in the place of urllib3."""
+OLDEST_QUEUES = Environment(
+    "oldest-queues",
+    (
+        *("celery[redis]==5.3.0", "rq==3.0.0", "apscheduler==3.10.0"),
+        *("icalendar==5.0.0", "google-api-python-client==2.50.0"),
+        "setuptools==79.0.1",  # APScheduler before 3.10.2 asks it for its own version
+    ),
+)
+"""The oldest versions that our instrumentors declare, of all but caldav."""
+OLDEST_CALDAV = Environment(
+    "oldest-caldav", ("caldav==3.5.0", "google-api-python-client==2.50.0"), group="calendar"
+)
+"""The oldest caldav, which needs a newer icalendar, with what the tests of calendars need."""
 QUEUES = Environment("queues", ("celery[redis]==5.7.0", "rq==3.0.0", "icalendar==7.3.0"))
 """With both of the libraries for queues, the client of Redis, and the reader of feeds."""
 

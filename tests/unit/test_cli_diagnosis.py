@@ -59,6 +59,13 @@ def test_a_healthy_process_has_no_findings() -> None:
     assert list(diagnosis.findings(HEALTHY)) == []
 
 
+def test_what_a_library_lacks() -> None:
+    """A function that is to be captured and is not there is a problem with the library's name in it."""
+    (found,) = diagnosis.findings(replace(HEALTHY, absent=("caldav.lib.vcal.parse_ical",)))
+    assert (found.severity, found.code) == ("warning", "capture-absent")
+    assert "caldav.lib.vcal.parse_ical" in found.cause and "caldav" in found.fix
+
+
 def test_an_observation_survives_json() -> None:
     """What the child process writes is what the parent reads."""
     seen = replace(

@@ -1,6 +1,6 @@
 """What the instrumentation of a job takes of CPU time, against a limit of 150 µs, beside one official span.
 
-    python -m benchmarks.jobs      (`make bench-jobs`; JOBS=500 ROUNDS=21)
+    python -m benchmarks.jobs      (`make bench-jobs`; JOBS=500 ROUNDS=21 ONLY=Celery)
 
 Rounds alternate between without and with, in one process under the real launcher, so that what slows the
 machine slows both. CPU time is that of the whole process with all threads: the export over OTLP to another
@@ -18,24 +18,33 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 from apscheduler.events import EVENT_JOB_EXECUTED
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
+from celery import Celery  # type: ignore[import-untyped]
+from celery.app.trace import build_tracer  # type: ignore[import-untyped]
 from opentelemetry import trace
+from opentelemetry.instrumentation.celery import CeleryInstrumentor as OfficialCeleryInstrumentor
+from rq.job import Job
 
 import otel_shim
 from examples.saas.demo.ports import free_ports
 from examples.saas.demo.stack import clean_environment
+from otel_shim.capture import rq
 from otel_shim.capture.apscheduler import ApschedulerInstrumentor
+from otel_shim.capture.celery import CeleryInstrumentor
 from otel_shim.signals import export
 
 JOBS = int(os.environ.get("JOBS", "500"))
 ROUNDS = int(os.environ.get("ROUNDS", "21"))
+ONLY = os.environ.get("ONLY", "")
 LIMIT_MICROSECONDS = 150
 _UNDER_LAUNCHER = "--measure"
 SINK = """
@@ -147,6 +156,95 @@ class Scheduler:
         self._work()
 
 
+def message(number: int) -> dict[str, Any]:
+    """What a producer under the launcher writes into a message, a moment ago."""
+    return {
+        "traceparent": f"00-{number + 1:032x}-{number + 1:016x}-01",
+        "saas-enqueued-at": time.time() - 0.01,
+        "saas-queue": "reports",
+    }
+
+
+class CeleryRuns:
+    """A task by Celery's own tracer, as a process of its pool runs it; nothing of the broker."""
+
+    def __init__(self) -> None:
+        app = Celery("benchmark", set_as_current=False)
+        app.conf.task_ignore_result = True
+        app.task(name="benchmark.task")(bare)
+        app.finalize()
+        self._trace = build_tracer("benchmark.task", app.tasks["benchmark.task"], app=app)
+        self._ids = [str(uuid.uuid4()) for _ in range(JOBS)]
+        self._ours, self._official = CeleryInstrumentor(), OfficialCeleryInstrumentor()  # type: ignore[no-untyped-call]
+
+    def _work(self) -> None:
+        for number, task_id in enumerate(self._ids):
+            request = {
+                **message(number),
+                "id": task_id,
+                "retries": 0,
+                "delivery_info": {"routing_key": "reports", "exchange": ""},
+                "is_eager": False,
+                "hostname": "worker@host",
+            }
+            self._trace(request["id"], (), {}, request)
+
+    def _with(self, wanted: Any) -> None:
+        for each in (self._ours, self._official):
+            if each is not wanted and each.is_instrumented_by_opentelemetry:
+                each.uninstrument()
+        if wanted is not None and not wanted.is_instrumented_by_opentelemetry:
+            wanted.instrument(skip_dep_check=True)
+        self._work()
+
+    def without(self) -> None:
+        """A round as Celery is."""
+        self._with(None)
+
+    def instrumented(self) -> None:
+        """A round with ours: the wait and the run as spans, identity, heartbeat, metrics."""
+        self._with(self._ours)
+
+    def official(self) -> None:
+        """A round with the official instrumentor: the run as a span, and one metric."""
+        self._with(self._official)
+
+
+class _NoRedis:
+    """What a job asks of Redis while it runs."""
+
+    def persist(self, key: str) -> None:
+        """Keep it."""
+
+
+class RqRuns:
+    """A job of RQ as its work horse performs it; nothing of the broker."""
+
+    def __init__(self) -> None:
+        self._jobs = [
+            Job.create(bare, connection=_NoRedis(), id=str(uuid.uuid4()), origin="reports")  # type: ignore[arg-type]
+            for _ in range(JOBS)
+        ]
+
+    def _work(self) -> None:
+        for number, job in enumerate(self._jobs):
+            job.enqueued_at = datetime.now(timezone.utc)
+            job.meta = {rq.META: message(number)}
+            job.perform()
+
+    def without(self) -> None:
+        """A round as RQ is."""
+        if rq.RqInstrumentor().is_instrumented_by_opentelemetry:
+            rq.RqInstrumentor().uninstrument()
+        self._work()
+
+    def instrumented(self) -> None:
+        """A round with each job as a run."""
+        if not rq.RqInstrumentor().is_instrumented_by_opentelemetry:
+            rq.RqInstrumentor().instrument()
+        self._work()
+
+
 @dataclass(frozen=True)
 class Case:
     """One way to run jobs."""
@@ -179,7 +277,7 @@ def microseconds(case: Case) -> list[float]:
 
 def measure() -> None:
     """Print a line for each case."""
-    scheduler = Scheduler()
+    scheduler, tasks, jobs = Scheduler(), CeleryRuns(), RqRuns()
     cases = (
         Case("an official span alone", calls(bare), calls(official)),
         Case("operation under nothing", calls(bare), calls(operation)),
@@ -187,11 +285,14 @@ def measure() -> None:
         Case("@job, bind, items, backlog", calls(bare), calls(reporting)),
         Case("@job on a coroutine", awaits(bare_coroutine), awaits(coroutine)),
         Case("APScheduler on threads", scheduler.without, scheduler.instrumented),
+        Case("Celery, official", tasks.without, tasks.official),
+        Case("Celery, a run and its wait", tasks.without, tasks.instrumented),
+        Case("RQ, a run and its wait", jobs.without, jobs.instrumented),
     )
     rival = 0.0
     print(f"{JOBS} jobs a round, {ROUNDS} pairs of rounds; µs of CPU time for each job")
     print(f"{'':28}{'median':>8}{'quartiles':>18}{'to span':>9}  limit {LIMIT_MICROSECONDS} µs")
-    for case in cases:
+    for case in (each for each in cases if ONLY in each.name):
         taken = microseconds(case)
         median = statistics.median(taken)
         rival = rival or median

@@ -39,6 +39,7 @@ _SCOPE = create_key("otel-shim-scope")
 _INBOUND = create_key("otel-shim-inbound")
 _OPERATION = create_key("otel-shim-operation")
 _REMEMBERED = create_key("otel-shim-remembered")
+_NOBODYS = create_key("otel-shim-nobodys")
 _ENDPOINT = (HTTP_REQUEST_METHOD, HTTP_ROUTE)
 _PLACE = "_otel_shim_place"
 _ORIGIN = "_otel_shim_origin"
@@ -132,7 +133,7 @@ class Scope:
 
     def become(self, identity: Identity) -> None:
         """Take an identity; before its spans are stamped, so that one started meanwhile has it too."""
-        self.attributes = _stamp(identity)
+        self.attributes = _stamp(identity) if identity is not NOBODY else {}
         self.identity = identity
 
 
@@ -184,7 +185,8 @@ class LocalRoot:
         self.serves = span.kind is SpanKind.SERVER
         request_id = inbound.request_id if inbound is not None else None
         # A scope of its own, also in a block outside: what is bound here is not the next root's.
-        self.scope = Scope(self, scope.identity if scope else Identity(request_id=request_id))
+        unbound = Identity(request_id=request_id) if request_id is not None else NOBODY
+        self.scope = Scope(self, scope.identity if scope else unbound)
         self._references: Mapping[str, Scalar] = {}
         self._walked: str | None = None
         self._actor: str | None = None
@@ -392,6 +394,16 @@ def leave(token: Token[Context]) -> None:
     """
     with contextlib.suppress(ValueError):
         token.var.reset(token)
+
+
+def for_nobody(base: Context) -> Context:
+    """A context for a root span that is over when it is made: it is nobody's, and nothing will stand under it."""
+    return set_value(_NOBODYS, True, base)
+
+
+def is_for_nobody(context: Context | None) -> bool:
+    """Whether a context was made by ``for_nobody``."""
+    return context is not None and get_value(_NOBODYS, context) is True
 
 
 def with_inbound(inbound: Inbound, base: Context | None = None) -> Context:

@@ -26,6 +26,7 @@ from otel_shim.model import Scalar
 
 _EMPTY: Any = BoundedList(0)
 """What stands for no events and no links, until there is one."""
+_NO_ATTRIBUTES = BoundedAttributes(immutable=True)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _SAMPLED_RANDOM = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
 
@@ -86,7 +87,18 @@ class LightSpan(_Span):
     @guarded(default=None)
     def hold(self, links: Sequence[trace.Link]) -> None:
         """Have these links, before the start; invalid ones and those beyond the limit are dropped."""
-        self._links = self._new_links(links)
+        only = links[0] if len(links) == 1 else None
+        if (
+            only is None
+            or only.attributes
+            or not only.context.is_valid
+            or self._limits.max_links == 0
+        ):
+            self._links = self._new_links(links)
+            return
+        only._attributes = _NO_ATTRIBUTES
+        self._links = BoundedList(self._limits.max_links)
+        self._links.append(only)
 
     def _add_event(self, event: Any) -> None:
         with self._lock:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 import time
 import uuid
 from collections.abc import Mapping, MutableMapping
@@ -25,6 +26,7 @@ from typing import Any
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context, attach, create_key, get_value, set_value
 from opentelemetry.metrics import MeterProvider
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_DESTINATION_NAME,
     MESSAGING_OPERATION_NAME,
@@ -49,7 +51,8 @@ QUEUE = "saas-queue"
 """Header of a message: the queue that it was put into."""
 _SENDING = create_key("otel-shim-sending")
 _TAKEN = create_key("otel-shim-taken")
-_LONGEST = 64
+_NOBODY = context.for_nobody(Context())
+_UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _relation: str | None = None
 _tracer = trace.get_tracer("otel_shim")
 
@@ -147,6 +150,8 @@ def run_id_of(message_id: Any) -> str | None:
     """The id of a message where it is a UUID, else one made from it: an application's own may tell who."""
     if not isinstance(message_id, str) or not message_id:
         return None
+    if _UUID.fullmatch(message_id):  # as both libraries write it
+        return message_id
     try:
         return str(uuid.UUID(message_id))
     except ValueError:
@@ -208,11 +213,16 @@ def _messaging(delivery: Delivery) -> dict[str, Scalar]:
     }
 
 
+@functools.lru_cache(4)
+def _fields(textmap: TextMapPropagator) -> tuple[str, ...]:
+    return tuple(sorted(textmap.fields))
+
+
 def producer_of(carrier: Mapping[str, Any]) -> SpanContext | None:
     """The producer's span, as the message names it."""
-    names = propagate.get_global_textmap().fields
-    texts = {name: text for name in names if isinstance(text := carrier.get(name), str)}
-    found = trace.get_current_span(propagate.extract(texts, Context())).get_span_context()
+    textmap = propagate.get_global_textmap()
+    texts = {name: text for name in _fields(textmap) if isinstance(text := carrier.get(name), str)}
+    found = trace.get_current_span(textmap.extract(texts, Context())).get_span_context()
     return found if found.is_valid else None
 
 
@@ -269,15 +279,20 @@ def _show_wait(
     delivery: Delivery, producer: SpanContext, wait: tuple[float, float], work: Work | None
 ) -> None:
     """A span as long as the wait, in the producer's trace, with a link to the run that ended it."""
-    above = trace.set_span_in_context(trace.NonRecordingSpan(producer), Context())
+    above = trace.set_span_in_context(trace.NonRecordingSpan(producer), _NOBODY)
     queue = queues.label(delivery.queue)
     attributes = {MESSAGING_SYSTEM: delivery.system, semconv.SAAS_QUEUE_NAME: queue}
     began = int(wait[0] * 1e9)
+    links = [trace.Link(work.span.get_span_context())] if work is not None else []
     span = light_spans.start_span(
-        _tracer, f"wait {queue}", SpanKind.INTERNAL, attributes, above, start_time=began
+        _tracer,
+        f"wait {queue}",
+        SpanKind.INTERNAL,
+        attributes,
+        above,
+        links=links,
+        start_time=began,
     )
-    if work is not None:
-        span.add_link(work.span.get_span_context())
     span.end(int(wait[1] * 1e9))
 
 

@@ -22,6 +22,8 @@ class IdentitySpanProcessor(SpanProcessor):
         """Find the local root of a span, or make it one, and stamp it."""
         parent = get_current_span(parent_context)
         place = context.place_of(parent)
+        if place is None and context.is_for_nobody(parent_context):
+            return
         if place is None or span.parent is None:
             _start_root(span, parent_context)
         else:

@@ -181,9 +181,12 @@ def test_processors_see_it_in_the_given_context() -> None:
 
 
 @pytest.mark.parametrize("settings", ["default", "adding", "small"])
-def test_links_are_there_at_the_start(settings: str) -> None:
+@pytest.mark.parametrize("more", [{"n": 1}, None], ids=["attributes", "bare"])
+@pytest.mark.parametrize("numbers", [(0, 3, 5), (3,), (0,)], ids=["three", "one", "invalid"])
+def test_links_are_there_at_the_start(
+    settings: str, numbers: tuple[int, ...], more: dict[str, int] | None
+) -> None:
     """Samplers and processors see them, as limits allow, and those that are invalid are none."""
-    links = [trace.Link(SpanContext(number, 4, is_remote=True), {"n": 1}) for number in (0, 3, 5)]
     seen: list[Any] = []
 
     class Watcher(SpanProcessor):
@@ -197,13 +200,18 @@ def test_links_are_there_at_the_start(settings: str) -> None:
         made.provider.add_span_processor(Watcher())
         return made
 
+    def links() -> list[trace.Link]:
+        return [trace.Link(SpanContext(number, 4, is_remote=True), more) for number in numbers]
+
     official, ours = recorder(), recorder()
-    theirs = official.tracer.start_span("n", Context(), SpanKind.CLIENT, GIVEN, links)
-    made = light_spans.start_span(ours.tracer, "n", SpanKind.CLIENT, GIVEN, Context(), links=links)
+    theirs = official.tracer.start_span("n", Context(), SpanKind.CLIENT, GIVEN, links())
+    made = light_spans.start_span(
+        ours.tracer, "n", SpanKind.CLIENT, GIVEN, Context(), links=links()
+    )
     for span in (theirs, made):
         span.add_link(SpanContext(6, 4, is_remote=True))
         span.end()
-    assert seen[0] == seen[1] and seen[0][0]
+    assert seen[0] == seen[1] and bool(seen[0][0]) is (more is not None or any(numbers))
     assert ours.spans() == official.spans()
     assert isinstance(made, light_spans.LightSpan) is (settings != "adding")
 

@@ -392,6 +392,7 @@ def end_run(
         outcome = outcome or semconv.SAAS_JOB_OUTCOME_PARTIAL
     ended = _ended(work, _failure(error), outcome)
     _conclude(ended)
+    work.inside = _NOTHING  # it holds the run: without this both would wait for the garbage collector
     return ended
 
 

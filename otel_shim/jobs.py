@@ -392,7 +392,9 @@ def end_run(
         outcome = outcome or semconv.SAAS_JOB_OUTCOME_PARTIAL
     ended = _ended(work, _failure(error), outcome)
     _conclude(ended)
-    work.inside = _NOTHING  # it holds the run: without this both would wait for the garbage collector
+    work.inside = (
+        _NOTHING  # it holds the run: without this both would wait for the garbage collector
+    )
     return ended
 
 

@@ -160,6 +160,8 @@ class Caldav:
         kwargs: dict[str, Any],
     ) -> None:
         request.answered(response.status, _received(response))
+        if (running := running_now()) is not None:
+            _look_for_page(running, response, args[1] if len(args) > 1 else kwargs.get("method"))
         if response.status == 412 and _conditional(*args, **kwargs):
             self._recorder.conflict(_PROVIDER)
 
@@ -218,6 +220,16 @@ def _conclude_merge(copy: Any, token: object, size: int, running: Running, resul
 def _add_wait(seconds: float) -> None:
     if (running := running_now()) is not None:
         running.wait += seconds
+
+
+def _look_for_page(running: Running, response: Any, method: object) -> None:
+    """A web page that came with a good status: for a list there is no calendar, for an item that one has failed."""
+    if response.status >= 400:
+        return
+    if method == "REPORT":
+        running.page = "html" in str(response.headers.get("Content-Type") or "").lower()
+    elif method in ("GET", None) and (response._raw or b"")[:64].lstrip()[:1] in (b"<", "<"):  # noqa: SLF001 - as below
+        running.failed += 1
 
 
 @guarded(default=False)

@@ -249,6 +249,9 @@ def global_recorder() -> Recorder | None:
     return _global
 
 
+_TOLD_BY_SERVERS = calendars.ERROR_TYPES - {calendars.MALFORMED}
+
+
 class Calendar(NamedTuple):
     """A calendar outside of the product; its address is never to be exported."""
 
@@ -260,8 +263,8 @@ class Running:
     """A synchronisation at work, with what is known of it so far."""
 
     __slots__ = (
-        *("age", "calendar", "conflicts", "failed", "items", "key", "mode", "open", "received"),
-        *("requests", "span", "stale", "token_lost", "wait"),
+        *("age", "calendar", "conflicts", "failed", "items", "key", "mode", "open", "page"),
+        *("received", "requests", "span", "stale", "token_lost", "wait"),
         *("_began", "_context", "_counted", "_hash", "_recorder"),
     )
 
@@ -273,6 +276,8 @@ class Running:
         self.requests = self.received = self.conflicts = self.failed = 0
         self.wait = 0.0
         self.token_lost = False
+        self.page = False
+        """Whether the list that was asked for last came as a web page, which no client makes sense of."""
         self.stale: bool | None = None
         self.age: float | None = None
         self.open = True
@@ -303,7 +308,10 @@ class Running:
 
     @guarded(default=None)
     def _left(self, error: BaseException | None) -> None:
-        self.end(calendars.error_type(error) if error is not None else None)
+        kind = calendars.error_type(error) if error is not None else None
+        if self.page and kind not in _TOLD_BY_SERVERS:
+            kind = calendars.NOT_A_CALENDAR
+        self.end(kind)
 
     def count(self, exchanged: Exchanged, seconds: float, received: int) -> None:
         """Count a request that has no span; it is measured at the end, all together, which costs less."""

@@ -29,6 +29,9 @@ class Proxy:
     """Lists of a synchronisation are cut to one member (RFC 6578, section 3.6)."""
     body: bytes | None = None
     """What REPORTs are answered with instead."""
+    page: bytes | None = None
+    """What requests of ``paged`` are answered with instead, as a login page is: 200, HTML."""
+    paged: tuple[str, ...] = ("REPORT",)
     statuses: list[int] = field(default_factory=list)
     """Statuses with which the next REPORTs are answered."""
 
@@ -36,6 +39,9 @@ class Proxy:
         """Answer in the place of the server; whether that was done."""
         if self.silent is not None:
             self.silent.wait(30)
+            return True
+        if self.page is not None and handler.command in self.paged:
+            answer(handler, 200, self.page, {"Content-Type": "text/html; charset=utf-8"})
             return True
         if handler.command != "REPORT":
             return False

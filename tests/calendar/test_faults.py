@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from threading import Event
 from typing import Any
+from urllib.parse import urlsplit
 
 import icalendar
 import pytest
@@ -26,9 +27,9 @@ __all__ = ["site"]
 
 
 @pytest.fixture
-def between(radicale: CalendarServer) -> Iterator[Proxy]:
-    """A proxy before Radicale."""
-    with proxy.before(radicale.home) as made:
+def between(server: CalendarServer) -> Iterator[Proxy]:
+    """A proxy before each of the servers."""
+    with proxy.before(server.home) as made:
         yield made
 
 
@@ -41,25 +42,25 @@ def patience() -> float:
 @pytest.fixture(params=KINDS)
 async def mine(
     request: pytest.FixtureRequest,
-    radicale: CalendarServer,
+    server: CalendarServer,
     between: Proxy,
     recording: Recording,
     patience: float,
 ) -> AsyncIterator[Account]:
     """A calendar with three events, reached through the proxy."""
-    made = await account(request.param, radicale)
+    made = await account(request.param, server)
     await made.put("one", "two", "three")
     await made.close()
     opened = client(
         request.param,
         between.url,
-        radicale.login,
-        radicale.password,
+        server.login,
+        server.password,
         timeout=patience,
         rate_limit_handle=True,
         rate_limit_max_sleep=10,
     )
-    path = str(made.calendar.url).removeprefix(radicale.home)
+    path = urlsplit(str(made.calendar.url)).path.removeprefix("/")
     recording.clear()
     yield Account(opened, opened.calendar(url=between.url + path))
     await settled(opened.close())
@@ -116,6 +117,35 @@ async def test_answer_that_is_no_xml(mine: Account, between: Proxy, recording: R
     with pytest.raises(SyntaxError):
         await settled(mine.calendar.get_objects())
     assert recording.sync().ended == ("initial", "failure", "malformed")
+
+
+LOGIN_PAGE = (
+    b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body><p>Hello<br></body></html>"
+)
+
+
+@pytest.mark.parametrize("token", [None, "http://radicale.org/ns/sync/1"])
+async def test_login_page(
+    mine: Account, between: Proxy, recording: Recording, token: str | None
+) -> None:
+    """A page in the place of a list: caldav stumbles over it, and the span says why."""
+    between.page = LOGIN_PAGE
+    with pytest.raises(AttributeError):
+        await settled(mine.calendar.get_objects(token))
+    sync = recording.sync()
+    mode = "initial" if token is None else "incremental"
+    assert sync.ended == (mode, "failure", "not_a_calendar")
+    assert list(sync.requests) == [("REPORT", 200)]
+
+
+async def test_login_page_of_items(mine: Account, between: Proxy, recording: Recording) -> None:
+    """A page in the place of each item: caldav hands them out, the span counts them as failed."""
+    between.page, between.paged = LOGIN_PAGE, ("GET",)
+    found = await settled(mine.calendar.get_objects(load_objects=True))
+    assert len(found) == 3
+    sync = recording.sync()
+    assert sync.ended == ("initial", "partial", None)
+    assert sync.items[3] == 3
 
 
 async def test_server_error(mine: Account, between: Proxy, recording: Recording) -> None:

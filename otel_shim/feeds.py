@@ -78,6 +78,13 @@ def _key(item: bytes) -> int:
     return hash((uid, _line(item, b"\nRECURRENCE-ID"))) if uid else hash(item)
 
 
+def identity(content: str | bytes) -> tuple[int, ...]:
+    """What one item is known by, however it is written: its UID; without one, its content."""
+    data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    uid = _line(data, b"\nUID").strip()
+    return (hash(uid),) if uid else fingerprint(data)
+
+
 def _line(item: bytes, name: bytes) -> bytes:
     """A line with those that continue it (RFC 5545, 3.1); empty where there is none of this name."""
     start = item.find(name)

@@ -193,7 +193,7 @@ class Caldav:
         """Count an item that cannot be read, once for each piece of work that looks at it."""
         work = get_current_span().get_span_context().span_id
         content = args[0] if args and isinstance(args[0], (str, bytes)) else b""
-        item = (work, *feeds.fingerprint(content))
+        item = (work, *feeds.identity(content))
         if item not in self._failures:
             self._failures[item] = None
             while len(self._failures) > _REMEMBERED_FAILURES:

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import wrapt
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 from otel_shim import counters
 from otel_shim.capture.caldav import CaldavInstrumentor
+from otel_shim.capture.feed_fetch import Fetch, Memory
 from otel_shim.capture.google_calendar import GoogleCalendarInstrumentor
 from otel_shim.capture.ics import IcalendarInstrumentor
+from otel_shim.capture.niquests import NiquestsInstrumentor
+from otel_shim.capture.retries import RetriesInstrumentor
+from otel_shim.signals import calendars
 from otel_shim.signals.spans import IdentitySpanProcessor
+
+INSTRUMENTORS = (
+    *(CaldavInstrumentor, IcalendarInstrumentor, GoogleCalendarInstrumentor),
+    *(NiquestsInstrumentor, RetriesInstrumentor, HTTPXClientInstrumentor, RequestsInstrumentor),
+)
+"""What the launcher loads for these libraries and their HTTP clients."""
 
 
 class Counting(SpanProcessor):
@@ -39,8 +52,24 @@ def pytest_configure(config: pytest.Config) -> None:
     tracers.add_span_processor(IdentitySpanProcessor())
     tracers.add_span_processor(_counting)
     meters = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
-    for instrumentor in (CaldavInstrumentor, IcalendarInstrumentor, GoogleCalendarInstrumentor):
+    for instrumentor in INSTRUMENTORS:
         instrumentor().instrument(tracer_provider=tracers, meter_provider=meters)
+    _fetch_all(IcalendarInstrumentor()._capture, calendars.recorder(tracers, meters))
+
+
+def _fetch_all(capture: Any, recorder: calendars.Recorder) -> None:
+    """Let all that is parsed be a feed that was fetched: else nothing of the reader would be at work."""
+    memory = Memory()
+
+    def claim(st: Any = None, *_: Any, **__: Any) -> Fetch | None:
+        running = recorder.begin("ics", "http://127.0.0.1/a.ics", "initial")
+        if running is None or not isinstance(st, (str, bytes)):
+            return None
+        fetch = Fetch(memory, running)
+        fetch.body = st.encode("utf-8", "replace") if isinstance(st, str) else st
+        return fetch
+
+    capture._claim = claim
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -61,7 +90,11 @@ def _wrapped() -> Iterator[str]:
     for module, holder, name in (
         ("icalendar", "Calendar", "from_ical"),
         ("caldav.collection", "Calendar", "get_objects"),
+        ("caldav.collection", "SynchronizableCalendarObjectCollection", "sync"),
         ("caldav.davclient", "DAVClient", "_sync_request"),
+        ("caldav.async_davclient", "AsyncDAVClient", "_async_request"),
+        ("niquests.sessions", "Session", "send"),
+        ("niquests.async_session", "AsyncSession", "send"),
     ):
         found = getattr(sys.modules.get(module), holder, None)
         if isinstance(vars(found).get(name) if found else None, wrapt.FunctionWrapper):

@@ -26,7 +26,7 @@ demo: setup binaries envs ## Run the sample app with Collector and Jaeger, and f
 	@$(RUN) python -m examples.saas.demo
 
 .PHONY: test
-test: unit calendar go-test reliability-short contract e2e ## Run every test, on real binaries
+test: unit calendar upstream-calendar-sample go-test reliability-short contract e2e ## Run every test, on real binaries
 
 .PHONY: unit
 unit: setup ## Python unit tests
@@ -41,6 +41,10 @@ calendar: setup ## Calendars against real Radicale and Xandikos, over each HTTP 
 .PHONY: upstream-calendar
 upstream-calendar: setup ## The own tests of caldav and icalendar, without and with our instrumentors: they must end alike
 	@$(RUN) python -m tests.calendar.upstream
+
+.PHONY: upstream-calendar-sample
+upstream-calendar-sample: setup ## A fixed part of them, for every change
+	@$(RUN) python -m tests.calendar.upstream --sample
 
 .PHONY: go-test
 go-test: setup ## Go tests of the processor, with the race detector where there is a C compiler
@@ -94,7 +98,7 @@ generate: setup tools ## Write what is generated from semconv/ and metadata.yaml
 	@collector/build.sh generate
 
 .PHONY: bench
-bench: bench-overhead bench-processor bench-calendar ## Every benchmark
+bench: bench-overhead bench-processor bench-jobs bench-calendar ## Every benchmark
 
 .PHONY: bench-overhead
 bench-overhead: setup binaries ## CPU and latency that telemetry adds to a request, beside the official packages
@@ -105,11 +109,11 @@ bench-starts: setup ## What the launcher takes to start a process, beside the of
 	@$(RUN) python -m benchmarks.overhead.starts
 
 .PHONY: bench-jobs
-bench-jobs: setup ## What a job's instrumentation takes of CPU time, against 150 µs (JOBS=500 ROUNDS=21)
+bench-jobs: setup ## What a job's instrumentation takes of CPU time, against 150 µs (JOBS=500 ROUNDS=21 ONLY=Celery)
 	@$(RUN) python -m benchmarks.jobs
 
 .PHONY: bench-calendar
-bench-calendar: setup ## CPU that the instrumentors add to a synchronisation of 1 000 events (ROUNDS=15)
+bench-calendar: setup ## CPU that the launcher adds to a synchronisation of 1 000 events (ROUNDS=15)
 	@UV_PROJECT_ENVIRONMENT=$(ENVS)/calendar $(SYNC) --no-default-groups --group calendar
 	@ROUNDS=$(or $(ROUNDS),15) $(ENVS)/calendar/bin/python -m benchmarks.calendar
 

@@ -243,8 +243,14 @@ def _failed_items(found: Any) -> int:
 
 
 def _has_errors(component: Any) -> bool:
-    errors = vars(component).get("errors")
-    return bool(errors) or any(_has_errors(each) for each in _parts(component))
+    """Whether it or anything in it has errors; a stranger's feed may be nested to any depth."""
+    left = [component]
+    while left:
+        each = left.pop()
+        if vars(each).get("errors"):
+            return True
+        left.extend(_parts(each))
+    return False
 
 
 def _parts(component: Any) -> Iterable[Any]:

@@ -22,7 +22,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, Tracer, get_current_span
 
 import otel_shim
-from otel_shim import context
+from otel_shim import context, counters
 from otel_shim.capture import feed_fetch, ics
 from otel_shim.capture.ics import IcalendarInstrumentor
 from otel_shim.signals import calendars
@@ -550,6 +550,17 @@ def test_lazy_calendars_stay_lazy(site: Site, recording: Recording, head: str, e
             assert found.subcomponents
     else:
         assert len(found.events) == 2
+
+
+@pytest.mark.parametrize("wrong", ["", "DTSTART:notadate\r\n"])
+def test_deeply_nested(site: Site, recording: Recording, wrong: str) -> None:
+    """A feed may be nested as deep as its author likes."""
+    deep = "BEGIN:VEVENT\r\n" * 2000 + wrong + "END:VEVENT\r\n" * 2000
+    site.body = feed("one", head=deep)
+    before = counters.snapshot().get("internal_errors", 0)
+    icalendar.Calendar.from_ical(httpx.get(site.feed).text)
+    assert recording.sync().items[3] == bool(wrong)
+    assert counters.snapshot().get("internal_errors", 0) == before
 
 
 def test_what_a_feed_was_like_is_each_organisations_own(site: Site, recording: Recording) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from opentelemetry.semconv._incubating.attributes import (
+    deployment_attributes as deployment,
+)
+from opentelemetry.semconv._incubating.attributes import service_attributes as service
 from opentelemetry.semconv.attributes import http_attributes as http
 from opentelemetry.semconv.metrics import http_metrics
 
@@ -15,13 +20,16 @@ from otel_shim.relay import measures
 
 Rule = dict[str, Any]
 
-SERVICE = ("service_namespace", "service_name", "deployment_environment_name")
-
 
 def series(name: str, suffix: str = "") -> str:
     """A metric or attribute as Prometheus names it (UnderscoreEscapingWithSuffixes)."""
     return name.replace(".", "_") + suffix
 
+
+NAMESPACE, ENVIRONMENT = (
+    series(name) for name in (service.SERVICE_NAMESPACE, deployment.DEPLOYMENT_ENVIRONMENT_NAME)
+)
+SERVICE = (NAMESPACE, series(service.SERVICE_NAME), ENVIRONMENT)
 
 REQUESTS = series(http_metrics.HTTP_SERVER_REQUEST_DURATION, "_seconds")
 STREAMS = series(semconv.METRIC_SAAS_STREAM_TIME_TO_FIRST_BYTE, "_seconds")
@@ -62,6 +70,8 @@ BUSY = f'{WORKER_STATE}="{semconv.SAAS_WORKER_STATE_BUSY}"'
 ENDPOINT = (*SERVICE, METHOD, ROUTE)
 ROUTED = f'{ROUTE}!=""'
 SERVER_ERROR = f'{STATUS}=~"5.."'
+UNROUTED = "unrouted"
+"""In place of the route, of requests that failed before one was chosen."""
 
 REQUESTS_RECORD = "saas:http_requests:increase"
 ERRORS_RECORD = "saas:http_errors:increase"
@@ -139,6 +149,18 @@ def over(function: str, metric: str, selector: str, window: float) -> str:
     return f"{function}({metric}{inner}[{duration(window)}])"
 
 
+def counted(selected: str, window: float, heard: float) -> str:
+    """Increases of counters in the window; a series that is new in it counts whole.
+
+    A series begins with what its process counted before its first export, in which `increase` sees
+    nothing. New is what was not heard of for as long as `heard` before: a process that was cut off
+    comes back with what it counted in all its life.
+    """
+    now = f"{selected}[{duration(window)}]"
+    before = f"{selected}[{duration(heard)}] offset {duration(window)}"
+    return f"(last_over_time({now}) unless last_over_time({before})) or increase({now})"
+
+
 def last(metric: str, selector: str, window: float) -> str:
     """The last sample of each series in the window, of series too that have ended."""
     return over("last_over_time", metric, selector, window)
@@ -146,7 +168,7 @@ def last(metric: str, selector: str, window: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whom an alert is about: its labels, and the service under which its traces are sought."""
+    """Whom an alert is about: its labels, and the service under which its traces are searched, if they can be."""
 
     service: str
     endpoint: str
@@ -213,7 +235,7 @@ def for_people(
         "value": filled(alert.value, texts),
         "threshold": threshold,
         "runbook_url": link,
-        "dashboard_url": spec.links["dashboard"].replace("{uid}", alert.dashboard),
+        "dashboard_url": dashboard_link(spec, alert.dashboard),
     }
 
 
@@ -221,12 +243,18 @@ def for_relay(
     spec: Specification, alert: Alert, subject: Subject, instructions: Mapping[str, str]
 ) -> dict[str, str]:
     """What the relay reads and takes out."""
-    given = {"window": f"{alert.window + alert.lasting + 2 * spec.interval:g}", **instructions}
+    window = alert.window + alert.lasting + 2 * spec.interval + spec.export
+    given = {"window": f"{window:g}", **instructions}
     if subject.trace_service is not None:
-        given = {"service": subject.trace_service, **given}
+        given = {"service": subject.trace_service, "resource": RESOURCE, **given}
     if alert.no_request:
         given["no_request"] = alert.no_request
     return {f"relay_{name}": text for name, text in given.items()}
+
+
+def dashboard_link(spec: Specification, uid: str) -> str:
+    """The address of a dashboard; without its base no channel would make a link of it."""
+    return spec.links["dashboard"].replace("{uid}", uid)
 
 
 def filled(text: str, texts: Mapping[str, str]) -> str:
@@ -244,3 +272,17 @@ def value(name: str) -> str:
 def label(name: str) -> str:
     """A selector for the alert's own value of a label."""
     return f'{name}="{value(name)}"'
+
+
+def own(*names: str) -> str:
+    """A selector for series of the alert's own service, in its environment, with these labels."""
+    return ", ".join(label(name) for name in (*SERVICE, *names))
+
+
+RESOURCE = json.dumps(
+    {
+        service.SERVICE_NAMESPACE: value(NAMESPACE),
+        deployment.DEPLOYMENT_ENVIRONMENT_NAME: value(ENVIRONMENT),
+    }
+)
+"""What a trace search must find beside the service's name; the relay leaves out what is empty."""

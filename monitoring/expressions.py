@@ -17,6 +17,7 @@ _SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*\{([^}]*)\}")
 _STRING = re.compile(r'"[^"]*"')
 _RANGE = re.compile(r"([a-zA-Z_:][\w:]*)\s*\[")
 _MATCHER = re.compile(r"([a-zA-Z_]\w*)\s*(?:=~|!~|!=|=)\s*\"")
+_AGGREGATION = re.compile(r"\bby\s*\(([^)]*)\)\s*\(")
 _GROUPING = re.compile(r"\b(?:by|on|ignoring|without|group_left)\s*\(([^)]+)\)")
 _RECORDED = re.compile(r"\bsaas:[\w:]+")
 _INTERVALS = re.compile(r"\$__(rate_interval|interval|range)")
@@ -81,9 +82,42 @@ def matched(inner: str) -> set[str]:
 
 def groupings(expr: str) -> set[str]:
     """The labels that an expression groups or joins by."""
-    return {part.strip() for inner in _GROUPING.findall(expr) for part in inner.split(",")}
+    return set[str]().union(*(_names(inner) for inner in _GROUPING.findall(expr)))
 
 
-def labels(expr: str) -> set[str]:
-    """All labels that an expression names."""
-    return groupings(expr).union(*(matched(inner) for _, inner in selectors(expr)))
+def aggregations(expr: str) -> Iterator[tuple[set[str], str]]:
+    """The labels that each aggregation keeps, and what it aggregates; the outermost come first."""
+    for match in _AGGREGATION.finditer(expr):
+        inner = expr[match.end() : _closing(expr, match.end())]
+        yield _names(match[1]), inner
+
+
+def kept(expr: str) -> set[str] | None:
+    """The labels that the outermost aggregations keep; None where there is none."""
+    found, rest = None, expr
+    while match := _AGGREGATION.search(rest):
+        found = (found or set()) | _names(match[1])
+        rest = rest[_closing(rest, match.end()) :]
+    return found and found - {"le"}
+
+
+def named(expr: str) -> Iterator[tuple[str, str]]:
+    """Each metric with each label that the expression expects of it, in a matcher or by an aggregation."""
+    for metric, inner in selectors(expr):
+        yield from ((metric, label) for label in matched(inner))
+    for labels, inner in aggregations(expr):
+        yield from ((metric, label) for metric in metrics(inner) for label in labels)
+
+
+def _closing(expr: str, start: int) -> int:
+    """Where the parenthesis that was opened before `start` is closed."""
+    depth, place = 1, start
+    plain = _STRING.sub(lambda match: '"' + "_" * (len(match[0]) - 2) + '"', expr)
+    while depth:
+        depth += {"(": 1, ")": -1}.get(plain[place], 0)
+        place += 1
+    return place - 1
+
+
+def _names(text: str) -> set[str]:
+    return {part.strip() for part in text.split(",") if part.strip()}

@@ -15,7 +15,6 @@ from monitoring.alerting import (
     alert_rule,
     by,
     duration,
-    label,
     last,
     of_service,
     over,
@@ -43,16 +42,13 @@ def new_failures(alert: Alert) -> str:
     A process that runs one job and ends leaves a series that begins at 1: `increase` sees nothing in
     it, so a series that is new in the window counts whole.
     """
-    window = duration(alert.window)
     failed = f'{names.JOBS}_count{{{names.FAILED}, {names.OPERATION}=~"{alert.operations}"}}'
-    now, before = f"{failed}[{window}]", f"{failed}[{window}] offset {window}"
-    new = f"(last_over_time({now}) unless last_over_time({before}))"
-    return f"sum {PER_JOB} ({new} or increase({now}))"
+    return f"sum {PER_JOB} ({names.counted(failed, alert.window, alert.window)})"
 
 
 def failure_alert(spec: Specification, alert: Alert) -> Rule:
     """Any failed execution."""
-    selector = f"{label('service_name')}, {label(names.OPERATION)}, {names.FAILED}"
+    selector = f"{names.own(names.OPERATION)}, {names.FAILED}"
     tags = {semconv.SAAS_OPERATION: OPERATION, "error": "true"}
     instructions = {"exemplars": f"{names.JOBS}_bucket{{{selector}}}", "tags": json.dumps(tags)}
     expr = f"{names.JOB_FAILURES_RECORD} > {alert.threshold:g}"
@@ -206,9 +202,8 @@ def by_severity(alert: Alert, expr: str) -> Iterator[tuple[str, str]]:
 
 def last_run(spec: Specification) -> dict[str, str]:
     """The job's last run, however it ended, as far back as anything is remembered."""
-    own = f"{label('service_name')}, {label(names.OPERATION)}"
     return {
-        "exemplars": f"{names.JOBS}_bucket{{{own}}}",
+        "exemplars": f"{names.JOBS}_bucket{{{names.own(names.OPERATION)}}}",
         "order": "newest",
         "tags": json.dumps({semconv.SAAS_OPERATION: OPERATION}),
         "window": f"{spec.heartbeats.remembered:g}",

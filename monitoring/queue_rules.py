@@ -83,7 +83,7 @@ def queue_alerts(spec: Specification, alert: Alert) -> Iterator[Rule]:
     for reason, expr, threshold, severity in conditions(spec, alert):
         subject = Subject(SERVICE, NAMED, reason)
         instructions = {
-            "exemplars": f"{names.QUEUE_WAIT}_bucket{{{label(names.QUEUE_NAME)}}}",
+            "exemplars": f"{names.QUEUE_WAIT}_bucket{{{', '.join(map(label, QUEUE))}}}",
             "order": "newest",
             "window": f"{spec.heartbeats.remembered:g}",
         }
@@ -152,7 +152,7 @@ def calendar_alert(spec: Specification, alert: Alert) -> Rule:
     """Too long without a complete synchronisation."""
     provider = names.value(names.PROVIDER)
     failed = f'{names.SYNC_OUTCOME}="{semconv.SAAS_CALENDAR_SYNC_OUTCOME_FAILURE}"'
-    own = f"{label('service_name')}, {label(names.PROVIDER)}, {failed}"
+    own = f"{names.own(names.PROVIDER)}, {failed}"
     tags = {
         semconv.SAAS_OPERATION: SYNCHRONIZE,
         semconv.SAAS_CALENDAR_PROVIDER: provider,

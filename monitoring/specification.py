@@ -12,6 +12,7 @@ import yaml
 
 SOURCE = Path(__file__).resolve().parent / "alerts.yaml"
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
+_DEFAULTS = ("interval", "export", "heard")
 _HEARTBEATS = ("interval", "live", "remembered")
 _DURATIONS = ("window", "grace", "limit")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -86,9 +87,11 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Specification:
-    """All of alerts.yaml."""
+    """All of alerts.yaml; `interval`, `export` and `heard` in seconds."""
 
     interval: float
+    export: float
+    heard: float
     links: Mapping[str, str]
     journeys: tuple[Journey, ...]
     stream_threshold: float
@@ -111,7 +114,7 @@ def load(
     given = yaml.safe_load(source.read_text())
     alerts = tuple(_alert(item, speed, days_speed or speed) for item in given["alerts"])
     return Specification(
-        interval=seconds(given["defaults"]["interval"]) / speed,
+        **{name: seconds(given["defaults"][name]) / speed for name in _DEFAULTS},
         links=given["links"],
         journeys=tuple(Journey(**item) for item in given["journeys"]),
         stream_threshold=float(given["streams"]["threshold"]),

@@ -21,6 +21,9 @@ _AGGREGATION = re.compile(r"\bby\s*\(([^)]*)\)\s*\(")
 _GROUPING = re.compile(r"\b(?:by|on|ignoring|without|group_left)\s*\(([^)]+)\)")
 _RECORDED = re.compile(r"\bsaas:[\w:]+")
 _INTERVALS = re.compile(r"\$__(rate_interval|interval|range)")
+_TEMPLATE = re.compile(r"\{\{.*?\}\}")
+_OTHERWISE = re.compile(r"\s+or vector\(0\)")
+_LABEL_VALUES = re.compile(r"label_values\(([\w:]+),\s*(\w+)\)")
 _VARIABLE = re.compile(r"\$\{?\w+(?::\w+)?\}?")
 
 
@@ -50,11 +53,26 @@ def concrete(expr: str) -> str:
     return _VARIABLE.sub(".*", _INTERVALS.sub("5m", expr))
 
 
+def without_default(expr: str) -> str:
+    """The expression without the zero that it gives where there is nothing."""
+    return _OTHERWISE.sub("", expr)
+
+
+def variables(board: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Name, metric and label of each choice that a dashboard asks Prometheus for. Raises ValueError for another kind."""
+    for item in board["templating"]["list"]:
+        if item["type"] == "query":
+            match = _LABEL_VALUES.fullmatch(item["query"])
+            if match is None:
+                raise ValueError(f"not label_values(metric, label): {item['query']}")
+            yield item["name"], match[1], match[2]
+
+
 def everywhere() -> list[str]:
     """Every expression: of rules, of dashboards, and what the relay asks for."""
     found = [rule["expr"] for rule in rules()]
     asked = [rule.get("annotations", {}).get("relay_exemplars") for rule in rules()]
-    found += [selector for selector in asked if selector]
+    found += [_TEMPLATE.sub("x", selector) for selector in asked if selector]
     found += [expr for board in boards() for _, expr in queries(board)]
     return [expr for expr in found if expr != "vector(1)"]
 

@@ -13,6 +13,7 @@ import yaml
 HERE = Path(__file__).resolve().parent
 RULES = sorted((HERE / "rules").glob("*.yaml"))
 BOARDS = sorted((HERE / "dashboards").glob("*.json"))
+DATA_SOURCES = HERE / "grafana/provisioning/datasources/saas.yaml"
 _SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*\{([^}]*)\}")
 _STRING = re.compile(r'"[^"]*"')
 _RANGE = re.compile(r"([a-zA-Z_:][\w:]*)\s*\[")
@@ -46,6 +47,22 @@ def queries(board: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for target in panel.get("targets", ()):
             if "expr" in target:
                 yield panel["title"], target["expr"]
+
+
+def with_exemplars(board: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Title and expression of each query whose exemplars a dashboard shows."""
+    for panel in board["panels"]:
+        for target in panel.get("targets", ()):
+            if target.get("exemplar"):
+                yield panel["title"], target["expr"]
+
+
+def destinations() -> list[dict[str, str]]:
+    """Where Grafana finds the trace of an exemplar, by the name of its label, as provisioned."""
+    sources = yaml.safe_load(DATA_SOURCES.read_text())["datasources"]
+    (metrics,) = (source for source in sources if source["type"] == "prometheus")
+    found: list[dict[str, str]] = metrics["jsonData"]["exemplarTraceIdDestinations"]
+    return found
 
 
 def concrete(expr: str) -> str:

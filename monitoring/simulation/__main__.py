@@ -29,7 +29,7 @@ READY_SECONDS = 90.0
 FIRE_SECONDS = 120.0
 RESOLVE_SECONDS = 180.0
 POLL_SECONDS = 0.5
-# What the relay, Alertmanager (3 s of group_wait) and a busy machine may take once a rule fires.
+# What the relay, Alertmanager (6 s of group_wait) and a busy machine may take once a rule fires.
 DELIVERY_SECONDS = 15.0
 # Rules look back 15 s, a window of 5 minutes at this speed: traffic must not pause as long.
 PAUSE_SECONDS = 10.0

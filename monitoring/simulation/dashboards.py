@@ -22,13 +22,15 @@ def examined(url: str, since: float) -> tuple[str, list[str]]:
     """What to say of queries, choices and names in dashboards and rules, and what is wrong with them."""
     queries, empty = empty_panels(url, since)
     choices, nothing = empty_choices(url)
+    dots, unlinked = unlinked_exemplars(url, since)
     names, unknown = unexposed(url)
     said = (
         f"{queries} queries run, {len(empty)} without data; {choices} choices, {len(nothing)} empty;"
-        f" {names} metrics and labels of rules and dashboards, {len(unknown)} not exposed"
+        f" {dots} panels with exemplars, {len(unlinked)} without a link; {names} metrics and labels of rules and dashboards, {len(unknown)} not exposed"
     )
     problems = [f"dashboard query: {item}" for item in empty]
     problems += [f"dashboard choice without values: {item}" for item in nothing]
+    problems += [f"dashboard exemplars without a trace: {item}" for item in unlinked]
     return said, problems + [f"named and not exposed: {item}" for item in unknown]
 
 
@@ -71,6 +73,21 @@ def empty_choices(url: str) -> tuple[int, list[str]]:
         f"{board} / {name}: {metric}, {label}"
         for board, name, metric, label in found
         if not prometheus.label_values(url, metric, label)
+    ]
+
+
+def unlinked_exemplars(url: str, since: float) -> tuple[int, list[str]]:
+    """How many panels show exemplars, and which have none with the label that Grafana makes a link of."""
+    names = {item["name"] for item in expressions.destinations()}
+    found = [
+        (board["title"], *item)
+        for board in expressions.boards()
+        for item in expressions.with_exemplars(board)
+    ]
+    return len(found), [
+        f"{board} / {title}"
+        for board, title, expr in found
+        if not any(names <= labels for labels in prometheus.exemplars(url, concrete(expr), since))
     ]
 
 

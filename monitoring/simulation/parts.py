@@ -26,7 +26,7 @@ MAX_RUNTIME_SECONDS = "4"
 SCHEDULE = f"every {PERIOD_SECONDS}s"
 # An alert is sent again before Alertmanager's first message: a look-up that took too long is made good.
 RESEND = "1s"
-GROUP_WAIT = "3s"
+GROUP_WAIT = "6s"
 # Of two relays' worth of questions on a busy machine; it must stay below two seconds.
 LOOKUP_SECONDS = "1.5"
 ENVIRONMENT = "simulation"

@@ -27,6 +27,14 @@ def over_time(url: str, expr: str, since: float, step: float = 5.0) -> list[dict
     return result
 
 
+def exemplars(url: str, expr: str, since: float) -> list[set[str]]:
+    """The labels of each exemplar of the series that an expression reads."""
+    asked = {"query": expr, "start": f"{since:.3f}", "end": f"{time.time():.3f}"}
+    answer = httpx.get(f"{url}/api/v1/query_exemplars", params=asked, timeout=10)
+    found = answer.raise_for_status().json()["data"]
+    return [set(item["labels"]) for series in found for item in series["exemplars"]]
+
+
 def label_values(url: str, metric: str, label: str) -> list[str]:
     """What Grafana asks for a variable `label_values(metric, label)`."""
     answer = httpx.get(f"{url}/api/v1/label/{label}/values", params={"match[]": metric}, timeout=10)

@@ -232,6 +232,15 @@ def test_promtool_accepts_rules_and_their_tests() -> None:
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
+def test_guides_promote_what_rules_tell_services_apart_by() -> None:
+    """Namespace, name and environment, in the configuration and in the guide."""
+    config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
+    promoted = config["otlp"]["promote_resource_attributes"]
+    assert {alerting.series(name) for name in promoted} == set(alerting.SERVICE)
+    line = f"otlp: {{promote_resource_attributes: [{', '.join(promoted)}]}}"
+    assert line in (ROOT / "docs/metrics.md").read_text()
+
+
 def test_promtool_accepts_the_configuration() -> None:
     """With the rules it names."""
     done = run(binary("promtool"), "check", "config", MONITORING / "prometheus.yaml")
@@ -328,3 +337,60 @@ def test_a_dashboard_is_complete(board: dict[str, Any]) -> None:
     variables = {item["name"] for item in board["templating"]["list"]}
     used = set(re.findall(r"\$\{?([a-z]+)\b", json.dumps(panels))) - {"__rate_interval", "__range"}
     assert used <= variables
+
+
+def test_the_search_offers_every_journey() -> None:
+    """Each route belongs to the first that matches, as for the alert; slow is above the journey's own threshold."""
+    (search,) = (board for board in boards() if board["uid"] == "saas-search")
+    (choice,) = (item for item in search["templating"]["list"] if item["name"] == "journey")
+    # As Grafana reads a custom variable.
+    offered = dict(text.rsplit(" : ", 1) for text in re.split(r"(?<!\\),", choice["query"]))
+    assert [*offered] == [journey.id for journey in SPEC.journeys]
+    first, value = next(iter(offered.items()))
+    assert choice["current"] == {"text": first, "value": value}
+    for place, journey in enumerate(SPEC.journeys):
+        condition = offered[journey.id]
+        assert f'span.http.route =~ "{journey.routes}"' in condition
+        before = "|".join(item.routes for item in SPEC.journeys[:place])
+        assert (f'span.http.route !~ "{before}"' in condition) == bool(before)
+        assert f"span:duration > {alerting.duration(journey.threshold)}" in condition
+    asked = [t["query"] for p in search["panels"] for t in p["targets"] if "expr" not in t]
+    assert "{ ${journey:raw} }" in asked
+
+
+def test_grafana_is_provisioned_with_what_dashboards_use() -> None:
+    """Data sources of each kind that they choose from, exemplars that link to one of them, rates that are not empty."""
+    sources = yaml.safe_load(expressions.DATA_SOURCES.read_text())["datasources"]
+    by_uid = {source["uid"]: source for source in sources}
+    assert len(by_uid) == len(sources)
+    assert all(source["url"].startswith("http://localhost:") for source in sources)
+    kinds = {
+        item["query"]
+        for board in boards()
+        for item in board["templating"]["list"]
+        if item["type"] == "datasource"
+    }
+    assert kinds <= {source["type"] for source in sources}
+    assert any([*expressions.with_exemplars(board)] for board in boards())
+    for destination in expressions.destinations():
+        assert destination["name"] == "trace_id"
+        assert by_uid[destination["datasourceUid"]]["type"] in ("tempo", "jaeger")
+    (metrics,) = (source for source in sources if source["type"] == "prometheus")
+    assert specification.seconds(metrics["jsonData"]["timeInterval"]) == SPEC.export
+
+
+def test_grafana_finds_the_dashboards() -> None:
+    """Where the guide says that they are copied to; nobody edits them there."""
+    file = MONITORING / "grafana/provisioning/dashboards/saas.yaml"
+    (provider,) = yaml.safe_load(file.read_text())["providers"]
+    assert provider["type"] == "file" and provider["allowUiUpdates"] is False
+    guide = (ROOT / "docs/observability/dashboards.md").read_text()
+    assert provider["options"]["path"] in guide
+
+
+def test_every_choice_is_one_that_can_be_asked_for() -> None:
+    """`label_values(metric, label)` of a metric that has the label; the simulation asks for its values."""
+    choices = [choice for board in boards() for choice in expressions.variables(board)]
+    assert {name for name, _, _ in choices} >= {"environment", "service", "route"}
+    for _, metric, label in choices:
+        assert label in labels_of(metric)

@@ -21,6 +21,7 @@ FIELDS = (
 )
 EXEMPLARS = "exemplars"
 """What the relay says found a trace, where it was not a search."""
+UNSENT_SECONDS = 3.0
 SLOW_US = 200_000
 
 
@@ -29,14 +30,15 @@ class Scenario:
     """A fault, the alert that must follow, and how its trace shows it.
 
     `fault` is a line of the sample's fault switch; empty: the process of the jobs is killed. `endpoints`
-    is a pattern of what it breaks.
+    is a pattern of what it breaks. `shows` says what a trace lacks of it, by the endpoint and by when the
+    fault was switched on.
     """
 
     alert_id: str
     endpoints: str
     fault: str
     severities: tuple[str, ...]
-    shows: Callable[[Trace, str], str | None]
+    shows: Callable[[Trace, str, float], str | None]
     threshold: str = ".+"
     has_request: bool = False
     has_trace: bool = True
@@ -52,7 +54,7 @@ class Scenario:
         return message.alert_id == self.alert_id and bool(re.fullmatch(self.endpoints, endpoint))
 
 
-def failed_request(trace: Trace, endpoint: str) -> str | None:
+def failed_request(trace: Trace, endpoint: str, since: float) -> str | None:
     """What a trace of a 5xx lacks."""
     if not any(s.tags.get(http.HTTP_RESPONSE_STATUS_CODE) == 500 for s in _at(trace, endpoint)):
         return f"no {endpoint} with status 500"
@@ -60,7 +62,7 @@ def failed_request(trace: Trace, endpoint: str) -> str | None:
     return None if any(failed) else "no failed statement"
 
 
-def unrouted_request(trace: Trace, endpoint: str) -> str | None:
+def unrouted_request(trace: Trace, endpoint: str, since: float) -> str | None:
     """What a trace of a 5xx before routing lacks."""
     servers = [s for s in trace.spans if s.tags.get("span.kind") == "server"]
     failed = (
@@ -70,25 +72,37 @@ def unrouted_request(trace: Trace, endpoint: str) -> str | None:
     return None if any(failed) else "no request with status 500 and without a route"
 
 
-def slow_request(trace: Trace, endpoint: str) -> str | None:
-    """What a trace of a slow request, or of a stream that was slow to begin, lacks."""
+def slow_request(trace: Trace, endpoint: str, since: float) -> str | None:
+    """What a trace of a slow request, or of a stream that was slow to begin, lacks.
+
+    One that began before the fault was slow by itself: it is among those that the alert is about, too.
+    """
     slow = [span for span in trace.spans if span.duration_us > SLOW_US]
-    if not any(span in slow for span in _at(trace, endpoint)):
+    found = [span for span in _at(trace, endpoint) if span in slow]
+    if not found:
         return f"no {endpoint} above 200 ms"
-    return None if any("db.system.name" in s.tags for s in slow) else "no slow statement"
+    before = found[0].start_us < since * 1e6
+    return None if before or any("db.system.name" in s.tags for s in slow) else "no slow statement"
 
 
-def failed_job(trace: Trace, endpoint: str) -> str | None:
+def failed_job(trace: Trace, endpoint: str, since: float) -> str | None:
     """What a trace of a failed job lacks."""
     return None if any(_failed(span) for span in _runs(trace, endpoint)) else "no failed job"
 
 
-def run_of_job(trace: Trace, endpoint: str) -> str | None:
+def run_of_job(trace: Trace, endpoint: str, since: float) -> str | None:
     """What a trace of a job's last run lacks."""
     return None if _runs(trace, endpoint) else f"no run of {endpoint}"
 
 
-def delivery(trace: Trace, endpoint: str) -> str | None:
+def last_run_of_job(trace: Trace, endpoint: str, since: float) -> str | None:
+    """What a trace of a killed process's run lacks; spans that it had not sent yet died with it."""
+    ended = max(span.start_us + span.duration_us for span in trace.spans)
+    lost = ended > (since - UNSENT_SECONDS) * 1e6
+    return None if lost else run_of_job(trace, endpoint, since)
+
+
+def delivery(trace: Trace, endpoint: str, since: float) -> str | None:
     """What a trace of an item of the queue lacks."""
     return None if _runs(trace, "calendar.deliver") else "no delivery to a calendar"
 
@@ -152,7 +166,7 @@ SWITCHED = (
     ),
     Scenario("backup.rpo", "backup.verify", "backup corrupt", PAGE, failed_job),
 )
-KILLED = Scenario("job.missed", ".*", "", EITHER, run_of_job)
+KILLED = Scenario("job.missed", ".*", "", EITHER, last_run_of_job)
 SCENARIOS = (*SWITCHED, KILLED)
 
 
@@ -192,12 +206,14 @@ def _of_trace_link(trace_id: str, message: Received, page: Callable[[str], str])
         yield "no link to its trace"
 
 
-def of_trace(message: Received, scenario: Scenario, trace: Trace | None) -> Iterator[str]:
+def of_trace(
+    message: Received, scenario: Scenario, trace: Trace | None, since: float
+) -> Iterator[str]:
     """What the trace that a message names lacks."""
     if trace is None:
         yield f"trace {message.fields.get('trace_id')} is not in Jaeger"
         return
-    lacking = scenario.shows(trace, message.fields.get("endpoint", ""))
+    lacking = scenario.shows(trace, message.fields.get("endpoint", ""), since)
     if lacking is not None:
         yield f"trace {trace.trace_id}: {lacking}"
     requests = {span.tags.get(semconv.SAAS_REQUEST_ID) for span in trace.spans}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +22,7 @@ def examined(url: str, since: float) -> tuple[str, list[str]]:
     queries, empty = empty_panels(url, since)
     choices, nothing = empty_choices(url)
     dots, unlinked = unlinked_exemplars(url, since)
-    names, unknown = unexposed(url)
+    names, unknown = unexposed(url, since)
     said = (
         f"{queries} queries run, {len(empty)} without data; {choices} choices, {len(nothing)} empty;"
         f" {dots} panels with exemplars, {len(unlinked)} without a link; {names} metrics and labels of rules and dashboards, {len(unknown)} not exposed"
@@ -91,21 +90,18 @@ def unlinked_exemplars(url: str, since: float) -> tuple[int, list[str]]:
     ]
 
 
-def unexposed(url: str) -> tuple[int, list[str]]:
+def unexposed(url: str, since: float) -> tuple[int, list[str]]:
     """How many metrics, and labels of each, rules and dashboards name; and which of them nobody sent."""
     everywhere = expressions.everywhere()
-    metrics = {name for expr in everywhere for name in expressions.metrics(expr)}
-    raw = metrics - {*alerting.RECORDS, "ALERTS"} - NOT_SIMULATED
-    labels = {pair for expr in everywhere for pair in expressions.named(expr)}
-    labels = {(name, label) for name, label in labels if name not in NOT_SIMULATED}
-    lacking = [name for name in sorted(raw) if not _seen(url, name)]
-    lacking += [
-        f"a label: {json.dumps({name: label})}"
-        for name, label in sorted(labels)
-        if not _seen(url, f'{name}{{{label}!=""}}')
-    ]
-    return len(raw) + len(labels), lacking
-
-
-def _seen(url: str, selector: str) -> bool:
-    return bool(prometheus.query(url, f"last_over_time({selector}[1h])"))
+    named = {name: set[str]() for expr in everywhere for name in expressions.metrics(expr)}
+    for expr in everywhere:
+        for name, label in expressions.named(expr):
+            named[name].add(label)
+    lacking = []
+    for name in sorted(set(named) - NOT_SIMULATED):
+        seen = prometheus.labels_seen(url, name, since)
+        # What records or tells of an alert may have nothing to say; what it is asked for it must have said.
+        if not seen and name not in {*alerting.RECORDS, "ALERTS"}:
+            lacking.append(name)
+        lacking += [f"{name} by {label}" for label in sorted(named[name] - seen)]
+    return len(named) + sum(map(len, named.values())), lacking

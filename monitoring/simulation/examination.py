@@ -56,8 +56,9 @@ def examine(inbox: Inbox, jaeger: Jaeger, times: Times) -> Iterator[str]:
                 yield f"{scenario.name}: no message of the fault on {channel}"
         if scenario.has_trace and checks.EXEMPLARS not in sources(of_fault):
             yield f"{scenario.name}: no exemplar named its trace, but {sources(of_fault)}"
+        since = times.on[scenario]
         for message in of_fault:
-            yield from _said(message, _of_fault(message, scenario, jaeger, found))
+            yield from _said(message, _of_fault(message, scenario, jaeger.page, found, since))
         yield from same_trace(scenario, of_fault)
     for message in messages:
         yield from _said(message, checks.of_any(message))
@@ -65,13 +66,17 @@ def examine(inbox: Inbox, jaeger: Jaeger, times: Times) -> Iterator[str]:
 
 
 def _of_fault(
-    message: Received, scenario: Scenario, jaeger: Jaeger, found: Callable[[str], Trace | None]
+    message: Received,
+    scenario: Scenario,
+    page: Callable[[str], str],
+    found: Callable[[str], Trace | None],
+    since: float,
 ) -> Iterator[str]:
     """What a message lacks, and the trace that it names; none is named where none can be."""
-    yield from checks.of_message(message, scenario, jaeger.page)
+    yield from checks.of_message(message, scenario, page)
     trace_id = message.fields.get("trace_id", "")
     if scenario.has_trace and checks.TRACE_ID.fullmatch(trace_id):
-        yield from checks.of_trace(message, scenario, found(trace_id))
+        yield from checks.of_trace(message, scenario, found(trace_id), since)
     elif not scenario.has_trace and not trace_id.startswith("none"):
         yield f"a trace where none can be: {trace_id}"
 

@@ -185,7 +185,8 @@ def api(site: Site) -> Part:
 def scheduler(site: Site) -> Part:
     """The sample's jobs and the worker of its queue, in one process."""
     part = demo.scheduler(site.places, site.demo_ports)
-    return replace(part, env={**part.env, **_metrics(site)})
+    # It will be killed: little is to wait in it.
+    return replace(part, env={**part.env, **_metrics(site), "OTEL_BSP_SCHEDULE_DELAY": "100"})
 
 
 def run_job(site: Site) -> int:

@@ -27,6 +27,13 @@ def over_time(url: str, expr: str, since: float, step: float = 5.0) -> list[dict
     return result
 
 
+def labels_seen(url: str, metric: str, since: float) -> set[str]:
+    """The labels that any series of a metric had since then; empty where there is none."""
+    asked = {"match[]": metric, "start": f"{since:.3f}", "end": f"{time.time():.3f}"}
+    answer = httpx.get(f"{url}/api/v1/series", params=asked, timeout=10)
+    return set[str]().union(*answer.raise_for_status().json()["data"])
+
+
 def exemplars(url: str, expr: str, since: float) -> list[set[str]]:
     """The labels of each exemplar of the series that an expression reads."""
     asked = {"query": expr, "start": f"{since:.3f}", "end": f"{time.time():.3f}"}

@@ -14,7 +14,8 @@ import pytest
 from examples.saas.demo import parts as demo
 from examples.saas.demo.jaeger import Span, Trace
 from examples.saas.demo.stack import PartError
-from monitoring.simulation import checks, dashboards, examination, parts
+from monitoring import specification
+from monitoring.simulation import checks, dashboards, examination, health, parts
 from monitoring.simulation.checks import KILLED, SCENARIOS, Scenario
 from monitoring.simulation.receivers import CHANNELS, Inbox, Received
 from monitoring.simulation.report import Times
@@ -144,19 +145,44 @@ def test_an_alert_of_another_endpoint_is_not_that_of_the_fault() -> None:
 def test_what_precedes_a_route_has_none() -> None:
     """A request with a route is no proof of it, nor one that a client sent."""
     spans = {"with": failed(), "client": Trace(TRACE, (span("client"),))}
-    assert all(checks.unrouted_request(trace, "unrouted") for trace in spans.values())
+    assert all(checks.unrouted_request(trace, "unrouted", 0) for trace in spans.values())
     lost = Trace(TRACE, (span("server", http__response__status_code=500),))
-    assert checks.unrouted_request(lost, "unrouted") is None
+    assert checks.unrouted_request(lost, "unrouted", 0) is None
 
 
 def test_a_slow_request_is_one_of_the_endpoint() -> None:
     """A slow one elsewhere in the trace shows nothing."""
     server = span("server", http__request__method="GET", http__route="/planning/plans")
     trace = Trace(TRACE, (server, span(db__system__name="sqlite")))
-    assert checks.slow_request(trace, "GET /planning/plans") is None
-    assert checks.slow_request(trace, "GET /billing/usage")
+    assert checks.slow_request(trace, "GET /planning/plans", 0) is None
+    assert checks.slow_request(trace, "GET /billing/usage", 0)
+    alone = Trace(TRACE, (server,))
+    assert checks.slow_request(alone, "GET /planning/plans", 0) == "no slow statement"
+    # Slow before there was a fault: true all the same.
+    assert checks.slow_request(alone, "GET /planning/plans", 1) is None
     quick = Trace(TRACE, (replace(server, duration_us=1000), *trace.spans[1:]))
-    assert checks.slow_request(quick, "GET /planning/plans")
+    assert checks.slow_request(quick, "GET /planning/plans", 0)
+
+
+def test_what_a_killed_process_had_not_sent_is_not_asked_for() -> None:
+    """Its last run may lack its end; one that ended long before may not."""
+    trace = Trace(TRACE, (span(),))
+    assert checks.last_run_of_job(trace, "backup.verify", 1.0) is None
+    assert checks.last_run_of_job(trace, "backup.verify", 9.0) == "no run of backup.verify"
+
+
+def test_an_alert_without_a_fault_is_true_only_where_the_senders_were_slow() -> None:
+    """Above the threshold of its journey, at its endpoint; errors and jobs are never excused."""
+    spec = specification.load(parts.SPEED)
+    slow = {"alert_id": "api.latency", "endpoint": "GET /planning/plans", "journey": "planning"}
+    stream = {"endpoint": "GET /planning/plans/{plan_id}/export.csv", "journey": "stream"}
+    fired = [slow, {**slow, **stream}, {**slow, "alert_id": "api.5xx"}]
+    seen = {"/planning/plans": 0.21, "/planning/plans/{plan}/export.csv": 0.49}
+    assert health.false_alarms(spec, fired, seen) == [
+        f"api.latency {stream['endpoint']}",
+        "api.5xx GET /planning/plans",
+    ]
+    assert health.false_alarms(spec, [slow], {"/planning/plans": 0.19}) == [health.named(slow)]
 
 
 def test_every_fault_names_what_it_breaks() -> None:

@@ -65,7 +65,7 @@ def binary(name: str) -> Path:
 
 def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a tool."""
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
 
 
 def alert_rules() -> list[dict[str, Any]]:

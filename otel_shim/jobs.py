@@ -2,7 +2,7 @@
 
     @otel_shim.job, an operation under nothing ─▶ start_run ─▶ span, heartbeat, Recorder
     adapters (APScheduler, Celery, RQ)         ─▶ running   ─▶ the same
-    job_items, job_backlog                     ─▶ the run at work in this context
+    job_items, job_backlog, recovery_point     ─▶ the run at work in this context
     end_run ─▶ outcome ─▶ span, heartbeat, Recorder
 
 What adapters use is this, and none of it raises into the application:
@@ -113,6 +113,7 @@ class Work:
         "inside",
         "items",
         "overlaps",
+        "recovery_point",
         "run",
         "span",
         "start_delay",
@@ -130,6 +131,7 @@ class Work:
         self.start_delay = max(0.0, started_at - self.due[0]) if self.due is not None else None
         self.items: dict[str, int] = {}
         self.backlog: int | None = None
+        self.recovery_point: float | None = None
         self.overlaps = False
         self.adopted = False
         """Whether the decorated function that an adapter's run is of has begun in it."""
@@ -162,6 +164,7 @@ class Course:
     error_type: str | None = None
     items: Mapping[str, int] = field(default_factory=dict)
     backlog: int | None = None
+    recovery_point: float | None = None
 
 
 class Recorder(Protocol):
@@ -236,6 +239,7 @@ def took_place(run: Run, course: Course, span: SpanContext | None = None) -> Non
     """
     work = Work(run, course.started_at)
     work.items, work.backlog = dict(course.items), course.backlog
+    work.recovery_point = course.recovery_point
     if span is None:
         work.span = _official_span(work, _described(work), _above(run))
     else:
@@ -369,10 +373,15 @@ def end_run(
 def _conclude(ended: Ended) -> None:
     """Tell span, heartbeat and metrics how a run ended."""
     work = ended.work
-    ended_at = work.started_at + ended.seconds
-    _close(ended, int(ended_at * 1e9))
-    success = ended.outcome == semconv.SAAS_JOB_OUTCOME_SUCCESS
-    heartbeats.ended(work.run.name, ended_at, ended.seconds, success, work.backlog)
+    _close(ended, int((work.started_at + ended.seconds) * 1e9))
+    heartbeats.ended(
+        work.run.name,
+        work.started_at,
+        ended.seconds,
+        success=ended.outcome == semconv.SAAS_JOB_OUTCOME_SUCCESS,
+        backlog=work.backlog,
+        recovery_point=work.recovery_point,
+    )
     if _recorder is not None:
         _recorder.ended(ended)
 
@@ -498,6 +507,34 @@ def report_backlog(before: Any, after: Any) -> None:
         work.span.set_attribute(key, value)
         if key == semconv.SAAS_JOB_BACKLOG_AFTER:
             work.backlog = value
+
+
+_AHEAD = 300.0
+"""Seconds that the clock of whoever wrote the data may be ahead of ours."""
+
+
+@guarded(default=None)
+def report_recovery_point(at: Any) -> None:
+    """Say of when the data is that the run at work proves; see ``otel_shim.recovery_point``."""
+    work = at_work()
+    if work is None:
+        counters.add("job_report_without_run")
+        return
+    seconds = _moment(at)
+    if seconds is None or not 0 < seconds <= time.time() + _AHEAD:
+        counters.add("job_report_rejected")
+        return
+    work.recovery_point = min(seconds, work.recovery_point or seconds)
+    told = datetime.fromtimestamp(work.recovery_point, timezone.utc).isoformat()
+    work.span.set_attribute(semconv.SAAS_JOB_RECOVERY_POINT, told.replace("+00:00", "Z"))
+
+
+def _moment(at: Any) -> float | None:
+    """Seconds since 1970 of a time given as such, or as a datetime; a naive one is in UTC."""
+    if isinstance(at, datetime):
+        due = _due(at)
+        return due[0] if due is not None else None
+    return float(at) if type(at) in (int, float) else None
 
 
 # --- what is declared ----------------------------------------------------------------------------------

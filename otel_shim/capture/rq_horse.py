@@ -159,6 +159,7 @@ def _replay(told: Mapping[str, Any]) -> None:
         told["error_type"],
         told["items"],
         told["backlog"],
+        told["recovery_point"],
     )
     jobs.took_place(_run(told), course, _context(told["span"]))
 
@@ -229,6 +230,7 @@ class _ToWorker:
             "error_type": kind[:_LONGEST_NAME] if kind is not None else None,
             "items": ended.work.items,
             "backlog": ended.work.backlog,
+            "recovery_point": ended.work.recovery_point,
         }
         self._write(told, self._holds if ended.work is self._own else self._holds // 2)
 

@@ -41,6 +41,8 @@ JOB_DECLARED = series(semconv.METRIC_SAAS_JOB_DECLARED_TIMESTAMP, "_seconds")
 JOB_PERIOD = series(semconv.METRIC_SAAS_JOB_PERIOD, "_seconds")
 JOB_MAX_RUNTIME = series(semconv.METRIC_SAAS_JOB_MAX_RUNTIME, "_seconds")
 JOB_ACTIVE = series(semconv.METRIC_SAAS_JOB_ACTIVE)
+JOB_ACTIVE_SINCE = series(semconv.METRIC_SAAS_JOB_ACTIVE_SINCE_TIMESTAMP, "_seconds")
+JOB_RECOVERY_POINT = series(semconv.METRIC_SAAS_JOB_RECOVERY_POINT_TIMESTAMP, "_seconds")
 QUEUE_DEPTH = series(semconv.METRIC_SAAS_QUEUE_DEPTH)
 QUEUE_AGE = series(semconv.METRIC_SAAS_QUEUE_OLDEST_AGE, "_seconds")
 QUEUE_WAIT = series(semconv.METRIC_SAAS_QUEUE_WAIT_DURATION, "_seconds")
@@ -64,7 +66,7 @@ WORKER_STATE = series(semconv.SAAS_WORKER_STATE)
 PROVIDER = series(semconv.SAAS_CALENDAR_PROVIDER)
 BUCKET = series(semconv.SAAS_CALENDAR_BUCKET)
 SYNC_OUTCOME = series(semconv.SAAS_CALENDAR_SYNC_OUTCOME)
-FAILED = f'{OUTCOME}="{semconv.SAAS_JOB_OUTCOME_FAILURE}"'
+FAILED = f'{OUTCOME}=~"{semconv.SAAS_JOB_OUTCOME_FAILURE}|{semconv.SAAS_JOB_OUTCOME_TIMEOUT}"'
 READY = f'{QUEUE_STATE}="{semconv.SAAS_QUEUE_STATE_READY}"'
 BUSY = f'{WORKER_STATE}="{semconv.SAAS_WORKER_STATE_BUSY}"'
 ENDPOINT = (*SERVICE, METHOD, ROUTE)
@@ -84,6 +86,8 @@ JOB_PERIOD_RECORD = "saas:job_period:seconds"
 JOB_MAX_RUNTIME_RECORD = "saas:job_max_runtime:seconds"
 JOB_CRITICAL_RECORD = "saas:job_critical_period:seconds"
 JOB_RUNNING_RECORD = "saas:job_running:runs"
+JOB_RUNNING_AGE_RECORD = "saas:job_running_age:seconds"
+JOB_PROCESSES_RECORD = "saas:job_running:processes"
 JOB_START_RECORD = "saas:job_start_age:seconds"
 JOB_SUCCESS_RECORD = "saas:job_success_age:seconds"
 RECOVERY_POINT_RECORD = "saas:recovery_point_age:seconds"
@@ -109,6 +113,8 @@ RECORDS = (
     JOB_MAX_RUNTIME_RECORD,
     JOB_CRITICAL_RECORD,
     JOB_RUNNING_RECORD,
+    JOB_RUNNING_AGE_RECORD,
+    JOB_PROCESSES_RECORD,
     JOB_START_RECORD,
     JOB_SUCCESS_RECORD,
     RECOVERY_POINT_RECORD,

@@ -13,7 +13,7 @@ import yaml
 SOURCE = Path(__file__).resolve().parent / "alerts.yaml"
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
 _DEFAULTS = ("interval", "export", "heard")
-_HEARTBEATS = ("interval", "live", "remembered")
+_HEARTBEATS = ("interval", "live", "remembered", "forgotten")
 _DURATIONS = ("window", "grace", "limit")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -34,21 +34,27 @@ class Heartbeats:
 
     `live`: a process that exported within this is alive. `remembered`: how long a dead one's last word
     counts; it must be longer than the longest period of a job, and Prometheus must keep as much.
+    `forgotten`: after this a calendar that nobody tries counts no more, while others are synchronised.
     """
 
     interval: float
     live: float
     remembered: float
+    forgotten: float
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """How old the last success of an operation may be, in seconds; `grace` comes on top."""
+    """What an operation may take, or how old may be what it is judged by, in seconds; `grace` comes on top.
+
+    `of` says by what: `recovery_point`, the data that it proved, or `success`, its last one.
+    """
 
     operation: str
     limit: float
     grace: float
     rationale: str
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,4 +142,4 @@ def _alert(item: Mapping[str, Any], speed: float, days_speed: float) -> Alert:
 
 def _objective(item: Mapping[str, Any], speed: float) -> Objective:
     limit, grace = (seconds(item[name]) / speed for name in ("limit", "grace"))
-    return Objective(item["operation"], limit, grace, item["rationale"])
+    return Objective(item["operation"], limit, grace, item["rationale"], item.get("of", ""))

@@ -30,7 +30,7 @@ class Scenario:
     """A fault, the alert that must follow, and how its trace shows it.
 
     `fault` is a line of the sample's fault switch; empty: the process of the jobs is killed. `endpoints`
-    is a pattern of what it breaks. `shows` says what a trace lacks of it, by the endpoint and by when the
+    is a pattern of what it breaks, `reason` one of why it fires: another reason is not this fault. `shows` says what a trace lacks of it, by the endpoint and by when the
     fault was switched on.
     """
 
@@ -42,16 +42,19 @@ class Scenario:
     threshold: str = ".+"
     has_request: bool = False
     has_trace: bool = True
+    reason: str = ".*"
 
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.alert_id} of {self.endpoints}"
+        reason = "" if self.reason == ".*" else f" ({self.reason})"
+        return f"{self.alert_id}{reason} of {self.endpoints}"
 
     def is_about(self, message: Received) -> bool:
         """Whether a message is of this alert, at what the fault breaks."""
-        endpoint = message.fields.get("endpoint", "")
-        return message.alert_id == self.alert_id and bool(re.fullmatch(self.endpoints, endpoint))
+        said = {"endpoint": self.endpoints, "reason": self.reason}
+        fits = (re.fullmatch(wanted, message.fields.get(name, "")) for name, wanted in said.items())
+        return message.alert_id == self.alert_id and all(fits)
 
 
 def failed_request(trace: Trace, endpoint: str, since: float) -> str | None:
@@ -97,9 +100,32 @@ def run_of_job(trace: Trace, endpoint: str, since: float) -> str | None:
 
 def last_run_of_job(trace: Trace, endpoint: str, since: float) -> str | None:
     """What a trace of a killed process's run lacks; spans that it had not sent yet died with it."""
+    return None if _lost(trace, since) else run_of_job(trace, endpoint, since)
+
+
+def last_delivery(trace: Trace, endpoint: str, since: float) -> str | None:
+    """What a trace of the item that a killed process took last lacks, likewise."""
+    return None if _lost(trace, since) else delivery(trace, endpoint, since)
+
+
+def _lost(trace: Trace, since: float) -> bool:
+    """Whether a process that was killed then may not have sent all of a trace."""
     ended = max(span.start_us + span.duration_us for span in trace.spans)
-    lost = ended > (since - UNSENT_SECONDS) * 1e6
-    return None if lost else run_of_job(trace, endpoint, since)
+    return ended > (since - UNSENT_SECONDS) * 1e6
+
+
+def old_copy(trace: Trace, endpoint: str, since: float) -> str | None:
+    """What a trace of a verification that passed, and whose copy is too old, lacks."""
+    well = (span for span in _runs(trace, endpoint) if not _failed(span))
+    told = any(semconv.SAAS_JOB_RECOVERY_POINT in span.tags for span in well)
+    return None if told else "no verification that says of when its copy is"
+
+
+def failed_synchronisation(trace: Trace, endpoint: str, since: float) -> str | None:
+    """What a trace of a calendar that could not be synchronised lacks."""
+    runs = _runs(trace, semconv.OPERATION_CALENDAR_SYNCHRONIZE)
+    failed = (_failed(span) and semconv.SAAS_CALENDAR_PROVIDER in span.tags for span in runs)
+    return None if any(failed) else "no failed synchronisation"
 
 
 def delivery(trace: Trace, endpoint: str, since: float) -> str | None:
@@ -125,7 +151,16 @@ def _failed(span: Span) -> bool:
 
 PAGE, NOTICE, EITHER = ("critical",), ("warning",), ("critical", "warning")
 SWITCHED = (
-    Scenario("api.5xx", "GET /billing/usage", "fail FROM usage", PAGE, failed_request, "5%", True),
+    # The restore drill reads the table, too, but not one organisation's part of it.
+    Scenario(
+        "api.5xx",
+        "GET /billing/usage",
+        "fail WHERE usage.org_id",
+        PAGE,
+        failed_request,
+        "5%",
+        True,
+    ),
     Scenario(
         "api.5xx", alerting.UNROUTED, "middleware fail /auth/me", PAGE, unrouted_request, "5%", True
     ),
@@ -155,7 +190,26 @@ SWITCHED = (
         PAGE,
         failed_job,
     ),
-    Scenario("calendar.queue", "calendar.sync", "worker stop", EITHER, delivery),
+    # One item in six seconds is done, and three arrive: the queue grows, and its oldest item waits.
+    Scenario("calendar.queue", "calendar.sync", "worker slow 6", PAGE, delivery, reason="waiting"),
+    Scenario(
+        "calendar.queue", "calendar.sync", "worker slow 6", NOTICE, delivery, reason="saturated"
+    ),
+    Scenario(
+        "calendar.delay",
+        "calendar.synchronize caldav",
+        "calendar down",
+        PAGE,
+        failed_synchronisation,
+    ),
+    Scenario(
+        "job.late",
+        "privacy.rollup",
+        "job fail privacy.rollup",
+        EITHER,
+        failed_job,
+        reason="no_success",
+    ),
     Scenario(
         "job.late",
         "material.import",
@@ -163,11 +217,30 @@ SWITCHED = (
         EITHER,
         run_of_job,
         has_trace=False,
+        reason="overrun",
     ),
-    Scenario("backup.rpo", "backup.verify", "backup corrupt", PAGE, failed_job),
+    # No new copy is made, and verification passes on the last one.
+    Scenario(
+        "backup.rpo",
+        "backup.verify",
+        "job fail backup.create",
+        PAGE,
+        old_copy,
+        reason="recovery_point",
+    ),
+    # Four hours are 3.3 seconds here.
+    Scenario(
+        "backup.rto",
+        "backup.restore_drill",
+        "job slow 3.4 backup.restore_drill",
+        NOTICE,
+        run_of_job,
+    ),
 )
 KILLED = Scenario("job.missed", ".*", "", EITHER, last_run_of_job)
-SCENARIOS = (*SWITCHED, KILLED)
+# The worker of the queue dies with the jobs.
+UNMANNED = Scenario("calendar.queue", "calendar.sync", "", PAGE, last_delivery, reason="no_worker")
+SCENARIOS = (*SWITCHED, KILLED, UNMANNED)
 
 
 def of_any(message: Received) -> Iterator[str]:

@@ -57,7 +57,7 @@ def figures(spec: Specification) -> list[Chart]:
     rpo, rto = (spec.alerts[name].objectives[0] for name in ("backup.rpo", "backup.rto"))
     point = f'{names.RECOVERY_POINT_RECORD}{{{HERE}, {names.OPERATION}="{rpo.operation}"}}'
     about = (
-        f"Age of the last verified backup; objective {names.duration(rpo.limit)}. "
+        f"Age of the data in the newest verified backup; objective {names.duration(rpo.limit)}. "
         + runbook(spec, "backup.rpo"),
         f"How long the last restore drill took; objective {names.duration(rto.limit)}. "
         + runbook(spec, "backup.rto"),

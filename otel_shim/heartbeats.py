@@ -102,21 +102,21 @@ class Heartbeats:
 
         As long as somebody declares one, the time stays at which the first did.
         """
-        before, sources = self._together.pop(name, None), self._declared[name]
+        before, sources = self._together.get(name), self._declared[name]
         after = _together(sources) if sources else None
         scheduled = before is not None and before.period is not None
         if after is not None and after.period is not None:
             self._withdrawn.pop(name, None)
-            self._together[name] = replace(after, at=before.at) if before and scheduled else after
-            return
-        if after is not None:
+            after = replace(after, at=before.at) if before and scheduled else after
+        elif before is not None and scheduled:
+            ended = replace(after or before, schedule=None, period=0.0, at=time.time())
+            self._withdrawn[name] = ended
+        if after is not None:  # read without the lock: at no time is it gone
             self._together[name] = after
         else:
             del self._declared[name]
-        if before is not None and scheduled:
-            ended = replace(after or before, schedule=None, period=0.0, at=time.time())
-            self._withdrawn[name] = ended
-            self._make_room()
+            self._together.pop(name, None)
+        self._make_room()
 
     def _make_room(self) -> None:
         """Forget the oldest withdrawals where there are too many: names may be made of tenants."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from opentelemetry.semconv._incubating.attributes import (
+    deployment_attributes as deployment,
+)
+from opentelemetry.semconv._incubating.attributes import service_attributes as service
 from opentelemetry.semconv.attributes import http_attributes as http
 from opentelemetry.semconv.metrics import http_metrics
 
@@ -15,13 +20,16 @@ from otel_shim.relay import measures
 
 Rule = dict[str, Any]
 
-SERVICE = ("service_namespace", "service_name", "deployment_environment_name")
-
 
 def series(name: str, suffix: str = "") -> str:
     """A metric or attribute as Prometheus names it (UnderscoreEscapingWithSuffixes)."""
     return name.replace(".", "_") + suffix
 
+
+NAMESPACE, ENVIRONMENT = (
+    series(name) for name in (service.SERVICE_NAMESPACE, deployment.DEPLOYMENT_ENVIRONMENT_NAME)
+)
+SERVICE = (NAMESPACE, series(service.SERVICE_NAME), ENVIRONMENT)
 
 REQUESTS = series(http_metrics.HTTP_SERVER_REQUEST_DURATION, "_seconds")
 STREAMS = series(semconv.METRIC_SAAS_STREAM_TIME_TO_FIRST_BYTE, "_seconds")
@@ -33,6 +41,8 @@ JOB_DECLARED = series(semconv.METRIC_SAAS_JOB_DECLARED_TIMESTAMP, "_seconds")
 JOB_PERIOD = series(semconv.METRIC_SAAS_JOB_PERIOD, "_seconds")
 JOB_MAX_RUNTIME = series(semconv.METRIC_SAAS_JOB_MAX_RUNTIME, "_seconds")
 JOB_ACTIVE = series(semconv.METRIC_SAAS_JOB_ACTIVE)
+JOB_ACTIVE_SINCE = series(semconv.METRIC_SAAS_JOB_ACTIVE_SINCE_TIMESTAMP, "_seconds")
+JOB_RECOVERY_POINT = series(semconv.METRIC_SAAS_JOB_RECOVERY_POINT_TIMESTAMP, "_seconds")
 QUEUE_DEPTH = series(semconv.METRIC_SAAS_QUEUE_DEPTH)
 QUEUE_AGE = series(semconv.METRIC_SAAS_QUEUE_OLDEST_AGE, "_seconds")
 QUEUE_WAIT = series(semconv.METRIC_SAAS_QUEUE_WAIT_DURATION, "_seconds")
@@ -56,12 +66,14 @@ WORKER_STATE = series(semconv.SAAS_WORKER_STATE)
 PROVIDER = series(semconv.SAAS_CALENDAR_PROVIDER)
 BUCKET = series(semconv.SAAS_CALENDAR_BUCKET)
 SYNC_OUTCOME = series(semconv.SAAS_CALENDAR_SYNC_OUTCOME)
-FAILED = f'{OUTCOME}="{semconv.SAAS_JOB_OUTCOME_FAILURE}"'
+FAILED = f'{OUTCOME}=~"{semconv.SAAS_JOB_OUTCOME_FAILURE}|{semconv.SAAS_JOB_OUTCOME_TIMEOUT}"'
 READY = f'{QUEUE_STATE}="{semconv.SAAS_QUEUE_STATE_READY}"'
 BUSY = f'{WORKER_STATE}="{semconv.SAAS_WORKER_STATE_BUSY}"'
 ENDPOINT = (*SERVICE, METHOD, ROUTE)
 ROUTED = f'{ROUTE}!=""'
 SERVER_ERROR = f'{STATUS}=~"5.."'
+UNROUTED = "unrouted"
+"""In place of the route, of requests that failed before one was chosen."""
 
 REQUESTS_RECORD = "saas:http_requests:increase"
 ERRORS_RECORD = "saas:http_errors:increase"
@@ -74,6 +86,8 @@ JOB_PERIOD_RECORD = "saas:job_period:seconds"
 JOB_MAX_RUNTIME_RECORD = "saas:job_max_runtime:seconds"
 JOB_CRITICAL_RECORD = "saas:job_critical_period:seconds"
 JOB_RUNNING_RECORD = "saas:job_running:runs"
+JOB_RUNNING_AGE_RECORD = "saas:job_running_age:seconds"
+JOB_PROCESSES_RECORD = "saas:job_running:processes"
 JOB_START_RECORD = "saas:job_start_age:seconds"
 JOB_SUCCESS_RECORD = "saas:job_success_age:seconds"
 RECOVERY_POINT_RECORD = "saas:recovery_point_age:seconds"
@@ -99,6 +113,8 @@ RECORDS = (
     JOB_MAX_RUNTIME_RECORD,
     JOB_CRITICAL_RECORD,
     JOB_RUNNING_RECORD,
+    JOB_RUNNING_AGE_RECORD,
+    JOB_PROCESSES_RECORD,
     JOB_START_RECORD,
     JOB_SUCCESS_RECORD,
     RECOVERY_POINT_RECORD,
@@ -139,6 +155,18 @@ def over(function: str, metric: str, selector: str, window: float) -> str:
     return f"{function}({metric}{inner}[{duration(window)}])"
 
 
+def counted(selected: str, window: float, heard: float) -> str:
+    """Increases of counters in the window; a series that is new in it counts whole.
+
+    A series begins with what its process counted before its first export, in which `increase` sees
+    nothing. New is what was not heard of for as long as `heard` before: a process that was cut off
+    comes back with what it counted in all its life.
+    """
+    now = f"{selected}[{duration(window)}]"
+    before = f"{selected}[{duration(heard)}] offset {duration(window)}"
+    return f"(last_over_time({now}) unless last_over_time({before})) or increase({now})"
+
+
 def last(metric: str, selector: str, window: float) -> str:
     """The last sample of each series in the window, of series too that have ended."""
     return over("last_over_time", metric, selector, window)
@@ -146,7 +174,7 @@ def last(metric: str, selector: str, window: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whom an alert is about: its labels, and the service under which its traces are sought."""
+    """Whom an alert is about: its labels, and the service under which its traces are searched, if they can be."""
 
     service: str
     endpoint: str
@@ -213,7 +241,7 @@ def for_people(
         "value": filled(alert.value, texts),
         "threshold": threshold,
         "runbook_url": link,
-        "dashboard_url": spec.links["dashboard"].replace("{uid}", alert.dashboard),
+        "dashboard_url": dashboard_link(spec, alert.dashboard),
     }
 
 
@@ -221,12 +249,18 @@ def for_relay(
     spec: Specification, alert: Alert, subject: Subject, instructions: Mapping[str, str]
 ) -> dict[str, str]:
     """What the relay reads and takes out."""
-    given = {"window": f"{alert.window + alert.lasting + 2 * spec.interval:g}", **instructions}
+    window = alert.window + alert.lasting + 2 * spec.interval + spec.export
+    given = {"window": f"{window:g}", **instructions}
     if subject.trace_service is not None:
-        given = {"service": subject.trace_service, **given}
+        given = {"service": subject.trace_service, "resource": RESOURCE, **given}
     if alert.no_request:
         given["no_request"] = alert.no_request
     return {f"relay_{name}": text for name, text in given.items()}
+
+
+def dashboard_link(spec: Specification, uid: str) -> str:
+    """The address of a dashboard; without its base no channel would make a link of it."""
+    return spec.links["dashboard"].replace("{uid}", uid)
 
 
 def filled(text: str, texts: Mapping[str, str]) -> str:
@@ -244,3 +278,17 @@ def value(name: str) -> str:
 def label(name: str) -> str:
     """A selector for the alert's own value of a label."""
     return f'{name}="{value(name)}"'
+
+
+def own(*names: str) -> str:
+    """A selector for series of the alert's own service, in its environment, with these labels."""
+    return ", ".join(label(name) for name in (*SERVICE, *names))
+
+
+RESOURCE = json.dumps(
+    {
+        service.SERVICE_NAMESPACE: value(NAMESPACE),
+        deployment.DEPLOYMENT_ENVIRONMENT_NAME: value(ENVIRONMENT),
+    }
+)
+"""What a trace search must find beside the service's name; the relay leaves out what is empty."""

@@ -13,13 +13,18 @@ import yaml
 HERE = Path(__file__).resolve().parent
 RULES = sorted((HERE / "rules").glob("*.yaml"))
 BOARDS = sorted((HERE / "dashboards").glob("*.json"))
+DATA_SOURCES = HERE / "grafana/provisioning/datasources/saas.yaml"
 _SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*\{([^}]*)\}")
 _STRING = re.compile(r'"[^"]*"')
 _RANGE = re.compile(r"([a-zA-Z_:][\w:]*)\s*\[")
 _MATCHER = re.compile(r"([a-zA-Z_]\w*)\s*(?:=~|!~|!=|=)\s*\"")
+_AGGREGATION = re.compile(r"\bby\s*\(([^)]*)\)\s*\(")
 _GROUPING = re.compile(r"\b(?:by|on|ignoring|without|group_left)\s*\(([^)]+)\)")
 _RECORDED = re.compile(r"\bsaas:[\w:]+")
 _INTERVALS = re.compile(r"\$__(rate_interval|interval|range)")
+_TEMPLATE = re.compile(r"\{\{.*?\}\}")
+_OTHERWISE = re.compile(r"\s+or vector\(0\)")
+_LABEL_VALUES = re.compile(r"label_values\(([\w:]+),\s*(\w+)\)")
 _VARIABLE = re.compile(r"\$\{?\w+(?::\w+)?\}?")
 
 
@@ -44,16 +49,47 @@ def queries(board: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield panel["title"], target["expr"]
 
 
+def with_exemplars(board: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Title and expression of each query whose exemplars a dashboard shows."""
+    for panel in board["panels"]:
+        for target in panel.get("targets", ()):
+            if target.get("exemplar"):
+                yield panel["title"], target["expr"]
+
+
+def destinations() -> list[dict[str, str]]:
+    """Where Grafana finds the trace of an exemplar, by the name of its label, as provisioned."""
+    sources = yaml.safe_load(DATA_SOURCES.read_text())["datasources"]
+    (metrics,) = (source for source in sources if source["type"] == "prometheus")
+    found: list[dict[str, str]] = metrics["jsonData"]["exemplarTraceIdDestinations"]
+    return found
+
+
 def concrete(expr: str) -> str:
     """The expression with Grafana's variables at their widest: everything, over five minutes."""
     return _VARIABLE.sub(".*", _INTERVALS.sub("5m", expr))
+
+
+def without_default(expr: str) -> str:
+    """The expression without the zero that it gives where there is nothing."""
+    return _OTHERWISE.sub("", expr)
+
+
+def variables(board: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Name, metric and label of each choice that a dashboard asks Prometheus for. Raises ValueError for another kind."""
+    for item in board["templating"]["list"]:
+        if item["type"] == "query":
+            match = _LABEL_VALUES.fullmatch(item["query"])
+            if match is None:
+                raise ValueError(f"not label_values(metric, label): {item['query']}")
+            yield item["name"], match[1], match[2]
 
 
 def everywhere() -> list[str]:
     """Every expression: of rules, of dashboards, and what the relay asks for."""
     found = [rule["expr"] for rule in rules()]
     asked = [rule.get("annotations", {}).get("relay_exemplars") for rule in rules()]
-    found += [selector for selector in asked if selector]
+    found += [_TEMPLATE.sub("x", selector) for selector in asked if selector]
     found += [expr for board in boards() for _, expr in queries(board)]
     return [expr for expr in found if expr != "vector(1)"]
 
@@ -81,9 +117,42 @@ def matched(inner: str) -> set[str]:
 
 def groupings(expr: str) -> set[str]:
     """The labels that an expression groups or joins by."""
-    return {part.strip() for inner in _GROUPING.findall(expr) for part in inner.split(",")}
+    return set[str]().union(*(_names(inner) for inner in _GROUPING.findall(expr)))
 
 
-def labels(expr: str) -> set[str]:
-    """All labels that an expression names."""
-    return groupings(expr).union(*(matched(inner) for _, inner in selectors(expr)))
+def aggregations(expr: str) -> Iterator[tuple[set[str], str]]:
+    """The labels that each aggregation keeps, and what it aggregates; the outermost come first."""
+    for match in _AGGREGATION.finditer(expr):
+        inner = expr[match.end() : _closing(expr, match.end())]
+        yield _names(match[1]), inner
+
+
+def kept(expr: str) -> set[str] | None:
+    """The labels that the outermost aggregations keep; None where there is none."""
+    found, rest = None, expr
+    while match := _AGGREGATION.search(rest):
+        found = (found or set()) | _names(match[1])
+        rest = rest[_closing(rest, match.end()) :]
+    return found and found - {"le"}
+
+
+def named(expr: str) -> Iterator[tuple[str, str]]:
+    """Each metric with each label that the expression expects of it, in a matcher or by an aggregation."""
+    for metric, inner in selectors(expr):
+        yield from ((metric, label) for label in matched(inner))
+    for labels, inner in aggregations(expr):
+        yield from ((metric, label) for metric in metrics(inner) for label in labels)
+
+
+def _closing(expr: str, start: int) -> int:
+    """Where the parenthesis that was opened before `start` is closed."""
+    depth, place = 1, start
+    plain = _STRING.sub(lambda match: '"' + "_" * (len(match[0]) - 2) + '"', expr)
+    while depth:
+        depth += {"(": 1, ")": -1}.get(plain[place], 0)
+        place += 1
+    return place - 1
+
+
+def _names(text: str) -> set[str]:
+    return {part.strip() for part in text.split(",") if part.strip()}

@@ -9,6 +9,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from monitoring import alerting as names
 from monitoring.panels import (
+    HERE,
     JOBS_UID,
     Chart,
     base,
@@ -23,7 +24,7 @@ from monitoring.panels import (
 from monitoring.specification import Specification
 from otel_shim import _semconv as semconv
 
-SELECTED = f'service_name=~"$service", {names.OPERATION}=~"$operation"'
+SELECTED = f'{HERE}, service_name=~"$service", {names.OPERATION}=~"$operation"'
 NAMED = f"{{{{{names.OPERATION}}}}}"
 START_DELAY = names.series(semconv.METRIC_SAAS_JOB_START_DELAY, "_seconds")
 ITEMS = names.series(semconv.METRIC_SAAS_JOB_ITEMS, "_total")
@@ -37,7 +38,7 @@ OVERLAPS = names.series(semconv.METRIC_SAAS_JOB_OVERLAPS, "_total")
 def board(spec: Specification) -> Dashboard:
     """Heartbeats first: what does not run shows nowhere else."""
     about = "Whether jobs start when they are due and end well, judged from outside: the figures age on when a process is dead."
-    made = base(JOBS_UID, "Jobs", about, spec)
+    made = base(JOBS_UID, "Jobs", about, spec, names.JOB_START)
     made = made.with_variable(variable("service", "service_name", names.JOB_START))
     made = made.with_variable(variable("operation", names.OPERATION, names.JOB_START))
     rows: list[tuple[int, Sequence[Chart]]] = [
@@ -54,9 +55,9 @@ def figures(spec: Specification) -> list[Chart]:
     """Is anything due, and how much would be lost?"""
     alerts = 'ALERTS{alertstate="firing", alert_id=~"job[.].*|audit[.]job[.].*"}'
     rpo, rto = (spec.alerts[name].objectives[0] for name in ("backup.rpo", "backup.rto"))
-    point = f'{names.RECOVERY_POINT_RECORD}{{{names.OPERATION}="{rpo.operation}"}}'
+    point = f'{names.RECOVERY_POINT_RECORD}{{{HERE}, {names.OPERATION}="{rpo.operation}"}}'
     about = (
-        f"Age of the last verified backup; objective {names.duration(rpo.limit)}. "
+        f"Age of the data in the newest verified backup; objective {names.duration(rpo.limit)}. "
         + runbook(spec, "backup.rpo"),
         f"How long the last restore drill took; objective {names.duration(rto.limit)}. "
         + runbook(spec, "backup.rto"),
@@ -67,7 +68,7 @@ def figures(spec: Specification) -> list[Chart]:
             "Alerts", "Alerts about jobs that fire now.", "none", f"count({alerts}) or vector(0)"
         ),
         number("Recovery point", about[0], "s", f"max({point})"),
-        number("Recovery time", about[1], "s", f"max({names.RECOVERY_TIME_RECORD})"),
+        number("Recovery time", about[1], "s", f"max({names.RECOVERY_TIME_RECORD}{{{HERE}}})"),
         number("At work", "Runs that are at work.", "none", running),
     ]
 

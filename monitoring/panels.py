@@ -17,6 +17,7 @@ from grafana_foundation_sdk.builders import (
     timeseries,
 )
 from grafana_foundation_sdk.builders.dashboard import (
+    CustomVariable,
     Dashboard,
     DatasourceVariable,
     QueryVariable,
@@ -29,6 +30,7 @@ from grafana_foundation_sdk.models.dashboard import (
     DataSourceRef,
     GridPos,
     VariableHide,
+    VariableOption,
 )
 from opentelemetry.semconv._incubating.attributes.user_attributes import USER_HASH
 
@@ -40,7 +42,10 @@ WIDTH = 24
 PROMETHEUS = DataSourceRef(type_val="prometheus", uid="${metrics}")
 TEMPO = DataSourceRef(type_val="tempo", uid="${traces}")
 Chart = timeseries.Panel | stat.Panel | table.Panel
-SELECTED = 'service_name=~"$service", http_route=~"$route"'
+HERE = f'{names.ENVIRONMENT}=~"$environment"'
+"""In the environment that was chosen; with all of them also what names none."""
+SELECTED = f'{HERE}, service_name=~"$service", {names.ROUTE}=~"$route"'
+COUNT = f"{names.REQUESTS}_count"
 BY_ENDPOINT = f"{names.METHOD}, {names.ROUTE}"
 HEALTH_UID = "saas-api-health"
 JOBS_UID = "saas-jobs"
@@ -60,8 +65,13 @@ def encoded(board: Callable[[Specification], Dashboard], spec: Specification) ->
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 
-def base(uid: str, title: str, description: str, spec: Specification) -> Dashboard:
-    """What all dashboards share: read-only, links to the runbooks and to each other."""
+def base(
+    uid: str, title: str, description: str, spec: Specification, seen_in: str = COUNT
+) -> Dashboard:
+    """What all dashboards share: read-only, links to the runbooks and to each other, the environment.
+
+    `seen_in` is a metric that has all environments.
+    """
     runbooks = spec.links["runbook"].partition("#")[0]
     return (
         Dashboard(title)
@@ -78,6 +88,7 @@ def base(uid: str, title: str, description: str, spec: Specification) -> Dashboa
         .link(link("Search", f"/d/{SEARCH_UID}"))
         .with_variable(DatasourceVariable("metrics").label("Metrics").type("prometheus"))
         .with_variable(DatasourceVariable("traces").label("Traces").type("tempo"))
+        .with_variable(variable("environment", names.ENVIRONMENT, seen_in))
     )
 
 
@@ -86,7 +97,7 @@ def link(title: str, url: str) -> dashboard.DashboardLink:
     return dashboard.DashboardLink(title).type(DashboardLinkType.LINK).url(url)
 
 
-def variable(name: str, label: str, metric: str = f"{names.REQUESTS}_count") -> QueryVariable:
+def variable(name: str, label: str, metric: str = COUNT) -> QueryVariable:
     """A choice among the values of a label of a metric, requests unless another is named."""
     return (
         QueryVariable(name)
@@ -163,7 +174,7 @@ def api_health(spec: Specification) -> Dashboard:
 
 def figures() -> list[Chart]:
     """The first line: is anything wrong?"""
-    count = f"{names.REQUESTS}_count"
+    count = COUNT
     failed = f"sum(rate({count}{{{SELECTED}, {names.SERVER_ERROR}}}[$__rate_interval]))"
     all_of = f"sum(rate({count}{{{SELECTED}}}[$__rate_interval]))"
     p95 = f"sum by (le) (rate({names.REQUESTS}_bucket{{{SELECTED}}}[$__rate_interval]))"
@@ -260,10 +271,11 @@ def runbook(spec: Specification, alert: str) -> str:
 
 def search(spec: Specification) -> Dashboard:
     """From an id to its traces: one field for each kind of question."""
-    about = "Paste an id: a request's (X-Request-Id), an organisation's, a user's pseudonym, or choose a journey's route."
+    about = "Paste an id: a request's (X-Request-Id), an organisation's, a user's pseudonym, or choose a journey."
     board = base(SEARCH_UID, "Search", about, spec).refresh("")
     for name, label in (("request", "Request id"), ("org", "Organisation"), ("user", "User hash")):
         board = board.with_variable(TextBoxVariable(name).label(label).default_value(""))
+    board = board.with_variable(journey_choice(spec))
     board = board.with_variable(variable("service", "service_name"))
     board = board.with_variable(variable("route", names.ROUTE))
     rows: list[tuple[int, Sequence[Chart]]] = [
@@ -281,12 +293,36 @@ def found(title: str, attribute: str, name: str) -> table.Panel:
     return traces(title, about, f'{{ span.{attribute} = "${{{name}}}" }}')
 
 
-def journey_traces() -> table.Panel:
-    """The failed or slow requests of the routes chosen."""
-    query = (
-        '{ span.http.route =~ "${route:regex}" && (span:status = error || span:duration > 200ms) }'
+def journey_choice(spec: Specification) -> CustomVariable:
+    """The journeys of alerts.yaml; the value of each is its condition in TraceQL."""
+    pairs = {
+        item.id: journey_condition(spec, place).replace(",", "\\,")
+        for place, item in enumerate(spec.journeys)
+    }
+    first, condition = next(iter(pairs.items()))
+    choices = ",".join(f"{name} : {value}" for name, value in pairs.items())
+    return (
+        CustomVariable("journey")
+        .label("Journey")
+        .values(choices)
+        .current(VariableOption(text=first, value=condition))
     )
-    return traces("By journey: failed or slow", "Requests of the routes chosen above.", query)
+
+
+def journey_condition(spec: Specification, place: int) -> str:
+    """Failed requests of a journey's routes, which no journey before it has, and those above its threshold."""
+    journey, before = spec.journeys[place], spec.journeys[:place]
+    chosen = [f'span.http.route =~ "{journey.routes}"']
+    if before:
+        chosen.append(f'span.http.route !~ "{"|".join(item.routes for item in before)}"')
+    wrong = f"(span:status = error || span:duration > {names.duration(journey.threshold)})"
+    return " && ".join([*chosen, wrong])
+
+
+def journey_traces() -> table.Panel:
+    """The failed or slow requests of the journey chosen."""
+    about = "Requests of the journey chosen above that failed or took longer than its objective."
+    return traces("By journey: failed or slow", about, "{ ${journey:raw} }")
 
 
 def traces(title: str, about: str, traceql: str) -> table.Panel:

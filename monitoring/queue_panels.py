@@ -9,6 +9,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from monitoring import alerting as names
 from monitoring.panels import (
+    HERE,
     QUEUES_UID,
     Chart,
     base,
@@ -22,8 +23,8 @@ from monitoring.panels import (
 from monitoring.specification import Specification
 from otel_shim import _semconv as semconv
 
-QUEUE = f'{names.QUEUE_NAME}=~"$queue"'
-CALENDAR = f'{names.PROVIDER}=~"$provider"'
+QUEUE = f'{HERE}, {names.QUEUE_NAME}=~"$queue"'
+CALENDAR = f'{HERE}, {names.PROVIDER}=~"$provider"'
 NAMED = f"{{{{{names.QUEUE_NAME}}}}}"
 PROVIDED = f"{{{{{names.PROVIDER}}}}}"
 MODE = names.series(semconv.SAAS_CALENDAR_SYNC_MODE)
@@ -37,7 +38,7 @@ CONFIRMED = names.series(semconv.METRIC_SAAS_CALENDAR_DELAY, "_seconds")
 def board(spec: Specification) -> Dashboard:
     """Calendars above, queues below."""
     about = "How far calendars are behind, what synchronisations do, and what waits in queues for how long."
-    made = base(QUEUES_UID, "Calendars and queues", about, spec)
+    made = base(QUEUES_UID, "Calendars and queues", about, spec, names.QUEUE_DEPTH)
     made = made.with_variable(
         variable("provider", names.PROVIDER, f"{names.CALENDARS}_count")
     ).with_variable(variable("queue", names.QUEUE_NAME, names.QUEUE_DEPTH))
@@ -135,7 +136,7 @@ def calendar_troubles() -> timeseries.Panel:
 def confirmations() -> timeseries.Panel:
     """From a change to its confirmation."""
     about = "p95 of the time from a change in the product to its confirmation by the calendar."
-    return chart("Change to confirmation", about, "s", [p95(CONFIRMED, "", "")])
+    return chart("Change to confirmation", about, "s", [p95(CONFIRMED, HERE, "")])
 
 
 def depth() -> timeseries.Panel:

@@ -83,7 +83,7 @@ def queue_alerts(spec: Specification, alert: Alert) -> Iterator[Rule]:
     for reason, expr, threshold, severity in conditions(spec, alert):
         subject = Subject(SERVICE, NAMED, reason)
         instructions = {
-            "exemplars": f"{names.QUEUE_WAIT}_bucket{{{label(names.QUEUE_NAME)}}}",
+            "exemplars": f"{names.QUEUE_WAIT}_bucket{{{', '.join(map(label, QUEUE))}}}",
             "order": "newest",
             "window": f"{spec.heartbeats.remembered:g}",
         }
@@ -136,23 +136,33 @@ def calendar_group(spec: Specification) -> list[Rule]:
     calendars what the best informed of them knows, then the group that waits longest. 0 is a group
     that has no calendar any more.
     """
-    beats, alert = spec.heartbeats, spec.alerts["calendar.delay"]
-    per_provider, per_group = by(*CALENDAR), by(*CALENDAR, names.BUCKET)
-    living, dead = (
-        f"min {per_provider} (max {per_group} ({last(names.CALENDAR_SUCCESS, '', window)} > 0))"
-        for window in (beats.live, beats.remembered)
-    )
+    per_provider = by(*CALENDAR)
+    oldest = f"min {per_provider} (({group_successes(spec)}) > 0)"
     return [
-        record(names.CALENDAR_RECORD, f"time() - ({living} or {dead})"),
-        calendar_alert(spec, alert),
+        record(names.CALENDAR_RECORD, f"time() - {oldest}"),
+        calendar_alert(spec, spec.alerts["calendar.delay"]),
     ]
+
+
+def group_successes(spec: Specification) -> str:
+    """Of each group what living processes say, else dead ones: nobody has taken its calendars over yet.
+
+    While other groups are synchronised, one that nobody tries is forgotten after a time: its calendars
+    may be none of the product's any more.
+    """
+    beats, per_group = spec.heartbeats, by(*CALENDAR, names.BUCKET)
+    living, recent, dead = (
+        f"max {per_group} ({last(names.CALENDAR_SUCCESS, '', window)})"
+        for window in (beats.live, beats.forgotten, beats.remembered)
+    )
+    return f"{living} or {recent} or ({dead} unless on ({', '.join(CALENDAR)}) {living})"
 
 
 def calendar_alert(spec: Specification, alert: Alert) -> Rule:
     """Too long without a complete synchronisation."""
     provider = names.value(names.PROVIDER)
     failed = f'{names.SYNC_OUTCOME}="{semconv.SAAS_CALENDAR_SYNC_OUTCOME_FAILURE}"'
-    own = f"{label('service_name')}, {label(names.PROVIDER)}, {failed}"
+    own = f"{names.own(names.PROVIDER)}, {failed}"
     tags = {
         semconv.SAAS_OPERATION: SYNCHRONIZE,
         semconv.SAAS_CALENDAR_PROVIDER: provider,

@@ -12,7 +12,8 @@ import yaml
 
 SOURCE = Path(__file__).resolve().parent / "alerts.yaml"
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
-_HEARTBEATS = ("interval", "live", "remembered")
+_DEFAULTS = ("interval", "export", "heard")
+_HEARTBEATS = ("interval", "live", "remembered", "forgotten")
 _DURATIONS = ("window", "grace", "limit")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -33,21 +34,27 @@ class Heartbeats:
 
     `live`: a process that exported within this is alive. `remembered`: how long a dead one's last word
     counts; it must be longer than the longest period of a job, and Prometheus must keep as much.
+    `forgotten`: after this a calendar that nobody tries counts no more, while others are synchronised.
     """
 
     interval: float
     live: float
     remembered: float
+    forgotten: float
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """How old the last success of an operation may be, in seconds; `grace` comes on top."""
+    """What an operation may take, or how old may be what it is judged by, in seconds; `grace` comes on top.
+
+    `of` says by what: `recovery_point`, the data that it proved, or `success`, its last one.
+    """
 
     operation: str
     limit: float
     grace: float
     rationale: str
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +93,11 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Specification:
-    """All of alerts.yaml."""
+    """All of alerts.yaml; `interval`, `export` and `heard` in seconds."""
 
     interval: float
+    export: float
+    heard: float
     links: Mapping[str, str]
     journeys: tuple[Journey, ...]
     stream_threshold: float
@@ -111,7 +120,7 @@ def load(
     given = yaml.safe_load(source.read_text())
     alerts = tuple(_alert(item, speed, days_speed or speed) for item in given["alerts"])
     return Specification(
-        interval=seconds(given["defaults"]["interval"]) / speed,
+        **{name: seconds(given["defaults"][name]) / speed for name in _DEFAULTS},
         links=given["links"],
         journeys=tuple(Journey(**item) for item in given["journeys"]),
         stream_threshold=float(given["streams"]["threshold"]),
@@ -133,4 +142,4 @@ def _alert(item: Mapping[str, Any], speed: float, days_speed: float) -> Alert:
 
 def _objective(item: Mapping[str, Any], speed: float) -> Objective:
     limit, grace = (seconds(item[name]) / speed for name in ("limit", "grace"))
-    return Objective(item["operation"], limit, grace, item["rationale"])
+    return Objective(item["operation"], limit, grace, item["rationale"], item.get("of", ""))

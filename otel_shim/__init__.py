@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
-    from datetime import timedelta, tzinfo
+    from datetime import datetime, timedelta, tzinfo
 
     from otel_shim.binding import ScopedIdentity
     from otel_shim.counters import snapshot as counters_snapshot
@@ -36,6 +36,7 @@ __all__ = [
     "job_items",
     "operation",
     "queue",
+    "recovery_point",
     "sql_queue",
     "taken",
 ]
@@ -203,6 +204,18 @@ def job_backlog(*, before: int | None = None, after: int | None = None) -> None:
     from otel_shim import jobs  # noqa: PLC0415
 
     jobs.report_backlog(before, after)
+
+
+def recovery_point(at: datetime | float) -> None:
+    """Say of when the data is that the run at work proves to be restorable.
+
+    What a backup would lose is not told by when it was verified but by how old the verified copy is. Say
+    the time of that copy's data: a datetime (a naive one is in UTC), or seconds since 1970. It counts when
+    the run ends well; of several in one run the earliest, and of several runs the last.
+    """
+    from otel_shim import jobs  # noqa: PLC0415
+
+    jobs.report_recovery_point(at)
 
 
 def queue(name: str, read: Callable[[], QueueReading]) -> None:

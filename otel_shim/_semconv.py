@@ -64,6 +64,8 @@ SAAS_JOB_SCHEDULED_TIME: Final = "saas.job.scheduled_time"
 """When the run was due, RFC 3339."""
 SAAS_JOB_START_DELAY: Final = "saas.job.start.delay"
 """Seconds from when the run was due to its start."""
+SAAS_JOB_RECOVERY_POINT: Final = "saas.job.recovery_point"
+"""The time of the data that the run proved to be restorable, RFC 3339, as the application said."""
 SAAS_JOB_OUTCOME: Final = "saas.job.outcome"
 """How a run ended."""
 SAAS_JOB_OUTCOME_SUCCESS: Final = "success"
@@ -188,6 +190,8 @@ METRIC_SAAS_JOB_ITEMS: Final = "saas.job.items"
 METRIC_SAAS_JOB_BACKLOG: Final = "saas.job.backlog"
 METRIC_SAAS_JOB_LAST_START_TIMESTAMP: Final = "saas.job.last_start.timestamp"
 METRIC_SAAS_JOB_LAST_SUCCESS_TIMESTAMP: Final = "saas.job.last_success.timestamp"
+METRIC_SAAS_JOB_ACTIVE_SINCE_TIMESTAMP: Final = "saas.job.active_since.timestamp"
+METRIC_SAAS_JOB_RECOVERY_POINT_TIMESTAMP: Final = "saas.job.recovery_point.timestamp"
 METRIC_SAAS_JOB_LAST_DURATION: Final = "saas.job.last_duration"
 METRIC_SAAS_JOB_DECLARED_TIMESTAMP: Final = "saas.job.declared.timestamp"
 METRIC_SAAS_JOB_PERIOD: Final = "saas.job.period"
@@ -198,6 +202,7 @@ METRIC_SAAS_QUEUE_WAIT_DURATION: Final = "saas.queue.wait.duration"
 METRIC_SAAS_QUEUE_WORKERS: Final = "saas.queue.workers"
 METRIC_SAAS_QUEUE_ARRIVALS: Final = "saas.queue.arrivals"
 METRIC_SAAS_QUEUE_COMPLETIONS: Final = "saas.queue.completions"
+METRIC_SAAS_QUEUE_WORKER_ERRORS: Final = "saas.queue.worker.errors"
 METRIC_SAAS_QUEUE_UNREADABLE: Final = "saas.queue.unreadable"
 METRIC_SAAS_CALENDAR_DELAY: Final = "saas.calendar.delay"
 METRIC_SAAS_CALENDAR_SYNC_DURATION: Final = "saas.calendar.sync.duration"
@@ -291,6 +296,7 @@ SAFE: Final = frozenset(
         "saas.job.items.written",
         "saas.job.outcome",
         "saas.job.overrun",
+        "saas.job.recovery_point",
         "saas.job.run.id",
         "saas.job.schedule",
         "saas.job.scheduled_time",
@@ -342,14 +348,22 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
         "s",
         "When a job last ended well, in seconds since 1970; it keeps ageing when the process is dead.",
     ),
+    "saas.job.active_since.timestamp": (
+        "s",
+        "Start of the run that is longest at work in this process, in seconds since 1970; 0 where none is.",
+    ),
+    "saas.job.recovery_point.timestamp": (
+        "s",
+        "The time of the data that the last successful run of a job proved to be restorable, in seconds since 1970, as the application said.",
+    ),
     "saas.job.last_duration": ("s", "How long the last successful run of a job took."),
     "saas.job.declared.timestamp": (
         "s",
-        "When a process first declared a job with a schedule, in seconds since 1970.",
+        "When a process declared that a job has a schedule, or that it has none any more, in seconds since 1970.",
     ),
     "saas.job.period": (
         "s",
-        "The longest time between two runs of a job by its declared schedule.",
+        "The longest time between two runs of a job by its declared schedule; 0 where its scheduler took that away, because the job is paused, removed or over.",
     ),
     "saas.job.max_runtime": ("s", "How long a run of a job may take, as declared."),
     "saas.queue.depth": ("{item}", "Items in a queue, as the broker counts them."),
@@ -369,6 +383,10 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "saas.queue.completions": (
         "{item}",
         "Items of a queue that workers have finished, failed ones too.",
+    ),
+    "saas.queue.worker.errors": (
+        "{error}",
+        "Times that a worker could not take an item or put it down, because of an error that is not the item's.",
     ),
     "saas.queue.unreadable": ("{reading}", "Times that a broker could not be asked about a queue."),
     "saas.calendar.delay": (
@@ -467,6 +485,8 @@ METRIC_ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     "saas.job.backlog": frozenset(("saas.operation",)),
     "saas.job.last_start.timestamp": frozenset(("saas.operation",)),
     "saas.job.last_success.timestamp": frozenset(("saas.operation",)),
+    "saas.job.active_since.timestamp": frozenset(("saas.operation",)),
+    "saas.job.recovery_point.timestamp": frozenset(("saas.operation",)),
     "saas.job.last_duration": frozenset(("saas.operation",)),
     "saas.job.declared.timestamp": frozenset(
         (
@@ -502,6 +522,12 @@ METRIC_ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     ),
     "saas.queue.arrivals": frozenset(("saas.queue.name",)),
     "saas.queue.completions": frozenset(("saas.queue.name",)),
+    "saas.queue.worker.errors": frozenset(
+        (
+            "saas.queue.name",
+            "error.type",
+        )
+    ),
     "saas.queue.unreadable": frozenset(
         (
             "saas.queue.name",

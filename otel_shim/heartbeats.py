@@ -25,8 +25,8 @@ FUNCTION = "function"
 class Declaration:
     """What is declared about a job: ``period`` and ``max_runtime`` in seconds, ``at`` since 1970.
 
-    ``period`` is the longest time between two runs by the schedule. ``references`` maps attributes of
-    ``saas.gdpr`` to their values.
+    ``period`` is the longest time between two runs by the schedule; 0 of one that was withdrawn. ``at`` is
+    since when that is so. ``references`` maps attributes of ``saas.gdpr`` to their values.
     """
 
     name: str
@@ -40,13 +40,28 @@ class Declaration:
 
 @dataclass(slots=True)
 class Heartbeat:
-    """When a job last did what; times in seconds since 1970, absent where it has not yet."""
+    """When a job last did what; times in seconds since 1970, absent where it has not yet.
 
-    active: int = 0
+    ``at_work`` are the starts of the runs that have not ended. ``recovery_point`` is the time of the data
+    that the last success proved to be restorable.
+    """
+
+    at_work: list[float] = field(default_factory=list)
     last_start: float | None = None
     last_success: float | None = None
     last_duration: float | None = None
     backlog: int | None = None
+    recovery_point: float | None = None
+
+    @property
+    def active(self) -> int:
+        """How many runs are at work."""
+        return len(self.at_work)
+
+    @property
+    def active_since(self) -> float | None:
+        """Start of the run that is longest at work."""
+        return min(self.at_work, default=None)
 
 
 class Heartbeats:
@@ -55,6 +70,7 @@ class Heartbeats:
     def __init__(self) -> None:
         self._declared: dict[str, dict[str, Declaration]] = {}
         self._together: dict[str, Declaration] = {}
+        self._withdrawn: dict[str, Declaration] = {}
         self._silent = False
         self._hear: Callable[[], object] | None = None
         self.forget()
@@ -82,20 +98,41 @@ class Heartbeats:
                 sources = self._declared.setdefault(declaration.name, {})
                 before = sources.get(source, declaration)
                 sources[source] = replace(declaration, at=min(before.at, declaration.at))
-                self._together[declaration.name] = _together(sources)
+                self._settle(declaration.name)
                 return
         counters.add("jobs_not_watched")
 
     def withdraw(self, name: str, source: str) -> None:
-        """Forget a declaration, of a job that a scheduler no longer has."""
+        """Forget a declaration, of a job that a scheduler no longer has or does not run for now."""
         with self._lock:
-            sources = self._declared.get(name, {})
-            sources.pop(source, None)
-            if sources:
-                self._together[name] = _together(sources)
-            else:
-                self._declared.pop(name, None)
-                self._together.pop(name, None)
+            if self._declared.get(name, {}).pop(source, None) is not None:
+                self._settle(name)
+
+    def _settle(self, name: str) -> None:
+        """Put together what is declared of a job, or note that it has no schedule any more.
+
+        As long as somebody declares one, the time stays at which the first did.
+        """
+        before, sources = self._together.get(name), self._declared[name]
+        after = _together(sources) if sources else None
+        scheduled = before is not None and before.period is not None
+        if after is not None and after.period is not None:
+            self._withdrawn.pop(name, None)
+            after = replace(after, at=before.at) if before and scheduled else after
+        elif before is not None and scheduled:
+            ended = replace(after or before, schedule=None, period=0.0, at=time.time())
+            self._withdrawn[name] = ended
+        if after is not None:  # read without the lock: at no time is it gone
+            self._together[name] = after
+        else:
+            del self._declared[name]
+            self._together.pop(name, None)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Forget the oldest withdrawals where there are too many: names may be made of tenants."""
+        while len(self._withdrawn) + len(self._together) > MOST and self._withdrawn:
+            del self._withdrawn[next(iter(self._withdrawn))]
 
     def declared(self, name: str) -> Declaration | None:
         """What is declared about a job: the decorator's; what it leaves open is the schedulers' to say."""
@@ -106,6 +143,15 @@ class Heartbeats:
         with self._lock:
             return list(self._together.values())
 
+    def told(self) -> list[Declaration]:
+        """What outsiders are told of each job: what is declared, and that a schedule was withdrawn.
+
+        They remember what dead processes said, so that of a job that is paused, removed or over its
+        process must say so, for as long as it lives.
+        """
+        with self._lock:
+            return list((self._together | self._withdrawn).values())
+
     def started(self, name: str, at: float) -> bool:
         """Note a start; whether an earlier run of the job is still at work here."""
         with self._lock:
@@ -115,36 +161,47 @@ class Heartbeats:
                     counters.add("jobs_not_watched")
                     return False
                 beat = self._beats[name] = Heartbeat()
-            beat.active += 1
+            beat.at_work.append(at)
             beat.last_start = at
             return beat.active > 1
 
     def ended(
-        self, name: str, at: float, seconds: float, success: bool, backlog: int | None = None
+        self,
+        name: str,
+        started_at: float,
+        seconds: float,
+        *,
+        success: bool,
+        backlog: int | None = None,
+        recovery_point: float | None = None,
     ) -> None:
-        """Note the end of a run; only a success moves ``last_success`` and ``last_duration``."""
+        """Note the end of the run that started then; only a success moves more than the backlog."""
         with self._lock:
             beat = self._beats.get(name)
             if beat is None:  # not watched, or started before a fork
                 return
-            beat.active = max(0, beat.active - 1)
+            if started_at in beat.at_work:
+                beat.at_work.remove(started_at)
             if success:
-                beat.last_success, beat.last_duration = at, seconds
+                beat.last_success, beat.last_duration = started_at + seconds, seconds
+                beat.recovery_point = recovery_point
             if backlog is not None:
                 beat.backlog = backlog
 
     def observed(self) -> tuple[list[Declaration], dict[str, Heartbeat]]:
-        """What metrics tell: what is declared, and when each job last did what, as it is now."""
+        """What metrics tell: what is declared or withdrawn, and when each job last did what, as it is now."""
         if self._silent:
             return [], {}
         if (hear := self._hear) is not None:
             hear()
-        return self.declarations(), self.beats()
+        return self.told(), self.beats()
 
     def beats(self) -> dict[str, Heartbeat]:
         """When each job last did what."""
         with self._lock:
-            return {name: replace(beat) for name, beat in self._beats.items()}
+            return {
+                name: replace(beat, at_work=[*beat.at_work]) for name, beat in self._beats.items()
+            }
 
 
 def _together(sources: Mapping[str, Declaration]) -> Declaration:
@@ -165,7 +222,7 @@ def _together(sources: Mapping[str, Declaration]) -> Declaration:
         own.max_runtime,
         own.critical,
         own.references,
-        own.at,
+        often.at,
     )
 
 

@@ -2,7 +2,7 @@
 
     @otel_shim.job, an operation under nothing ─▶ start_run ─▶ span, heartbeat, Recorder
     adapters (APScheduler, Celery, RQ)         ─▶ running   ─▶ the same
-    job_items, job_backlog                     ─▶ the run at work in this context
+    job_items, job_backlog, recovery_point     ─▶ the run at work in this context
     end_run ─▶ outcome ─▶ span, heartbeat, Recorder
 
 What adapters use is this, and none of it raises into the application:
@@ -115,6 +115,7 @@ class Work:
         "inside",
         "items",
         "overlaps",
+        "recovery_point",
         "run",
         "span",
         "start_delay",
@@ -132,6 +133,7 @@ class Work:
         self.start_delay = max(0.0, started_at - self.due[0]) if self.due is not None else None
         self.items: dict[str, int] = {}
         self.backlog: int | None = None
+        self.recovery_point: float | None = None
         self.overlaps = False
         self.adopted = False
         """Whether the decorated function that an adapter's run is of has begun in it."""
@@ -164,6 +166,7 @@ class Course:
     error_type: str | None = None
     items: Mapping[str, int] = field(default_factory=dict)
     backlog: int | None = None
+    recovery_point: float | None = None
 
 
 class Recorder(Protocol):
@@ -271,6 +274,7 @@ def lost_elsewhere(work: Work, course: Course) -> None:
 
 def _went(work: Work, course: Course) -> Ended:
     work.items, work.backlog, work.ended = dict(course.items), course.backlog, True
+    work.recovery_point = course.recovery_point
     limit = work.declaration.max_runtime if work.declaration is not None else None
     overrun = limit is not None and course.seconds > limit
     return Ended(work, course.outcome, course.seconds, overrun, course.error_type)
@@ -401,10 +405,15 @@ def end_run(
 def _conclude(ended: Ended) -> None:
     """Tell span, heartbeat and metrics how a run ended."""
     work = ended.work
-    ended_at = work.started_at + ended.seconds
-    _close(ended, int(ended_at * 1e9))
-    success = ended.outcome == semconv.SAAS_JOB_OUTCOME_SUCCESS
-    heartbeats.ended(work.run.name, ended_at, ended.seconds, success, work.backlog)
+    _close(ended, int((work.started_at + ended.seconds) * 1e9))
+    heartbeats.ended(
+        work.run.name,
+        work.started_at,
+        ended.seconds,
+        success=ended.outcome == semconv.SAAS_JOB_OUTCOME_SUCCESS,
+        backlog=work.backlog,
+        recovery_point=work.recovery_point,
+    )
     if _recorder is not None:
         _recorder.ended(ended)
 
@@ -530,6 +539,34 @@ def report_backlog(before: Any, after: Any) -> None:
         work.span.set_attribute(key, value)
         if key == semconv.SAAS_JOB_BACKLOG_AFTER:
             work.backlog = value
+
+
+_AHEAD = 300.0
+"""Seconds that the clock of whoever wrote the data may be ahead of ours."""
+
+
+@guarded(default=None)
+def report_recovery_point(at: Any) -> None:
+    """Say of when the data is that the run at work proves; see ``otel_shim.recovery_point``."""
+    work = at_work()
+    if work is None:
+        counters.add("job_report_without_run")
+        return
+    seconds = _moment(at)
+    if seconds is None or not 0 < seconds <= time.time() + _AHEAD:
+        counters.add("job_report_rejected")
+        return
+    work.recovery_point = min(seconds, work.recovery_point or seconds)
+    told = datetime.fromtimestamp(work.recovery_point, timezone.utc).isoformat()
+    work.span.set_attribute(semconv.SAAS_JOB_RECOVERY_POINT, told.replace("+00:00", "Z"))
+
+
+def _moment(at: Any) -> float | None:
+    """Seconds since 1970 of a time given as such, or as a datetime; a naive one is in UTC."""
+    if isinstance(at, datetime):
+        due = _due(at)
+        return due[0] if due is not None else None
+    return float(at) if type(at) in (int, float) else None
 
 
 # --- what is declared ----------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ HEARTBEAT_PATH = "/heartbeat"
 CHANNELS = ("pagerduty", "slack", "email")
 _SEVERITIES = {"critical", "error", "warning", "info"}
 _LINE = re.compile(r"^(\w[\w ]*): (.+)$", re.MULTILINE)
+_LIMIT = re.compile(r"\(threshold (.*)\)$")
 _TITLE = re.compile(r"\[(FIRING|RESOLVED)[^\]]*\] \S+ ([\w.]+):")
 
 
@@ -83,8 +84,16 @@ def pagerduty_message(body: bytes) -> Received:
         raise ValueError("link without href")
     details = {str(name): str(value) for name, value in payload["custom_details"].items()}
     status = "firing" if event["event_action"] == "trigger" else "resolved"
-    fields = {**details, "dedup_key": event["dedup_key"], "severity": payload["severity"]}
+    links = " ".join(link["href"] for link in event.get("links", ()))
+    fields = {**details, **_limit(details), "links": links, "severity": payload["severity"]}
+    fields |= {"dedup_key": event["dedup_key"], "trace_url": details.get("trace", "")}
     return Received("pagerduty", time.time(), status, details["alert"], fields, _pretty(event))
+
+
+def _limit(fields: Mapping[str, str]) -> dict[str, str]:
+    """The threshold, which stands behind the value."""
+    found = _LIMIT.search(fields.get("value", ""))
+    return {"threshold": found[1] if found else ""}
 
 
 def slack_message(body: bytes) -> Received:
@@ -113,7 +122,10 @@ def _titled(channel: str, title: str, text: str, raw: str) -> Received:
     if match is None:
         raise ValueError(f"title: {title}")
     lines = {name.lower(): value.strip() for name, value in _LINE.findall(text)}
-    fields = {**lines, "request_id": lines.get("request", ""), "trace_id": lines.get("trace", "")}
+    names = {"request": "request_id", "trace": "trace_id", "open the trace": "trace_url"}
+    names["trace found by"] = "trace_source"
+    fields = {new: lines.get(old, "") for old, new in names.items()}
+    fields |= {**lines, **_limit(lines), "links": text}
     return Received(channel, time.time(), match[1].lower(), match[2], fields, raw)
 
 

@@ -13,11 +13,11 @@ from monitoring.simulation.receivers import CHANNELS, Inbox, Received
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """When it began, and when each alert's fault was switched on and off, in Unix seconds."""
+    """When it began, and when each fault was switched on and off, in Unix seconds."""
 
     started: float
-    on: Mapping[str, float]
-    off: Mapping[str, float]
+    on: Mapping[Scenario, float]
+    off: Mapping[Scenario, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Outcome:
     inbox: Inbox
     times: Times
     healthy: str
+    traffic: str
     problems: Sequence[str]
     dashboards: str
     missed: str
@@ -41,12 +42,14 @@ def heartbeats(inbox: Inbox) -> str:
 
 def table(outcome: Outcome, scenarios: Sequence[Scenario]) -> Iterator[str]:
     """When each alert reached each channel, and what it said first."""
-    yield "| alert | channel | fired after fault on | resolved after fault off | endpoint | request | trace |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| alert | channel | fired after fault on | resolved after fault off | endpoint | request | trace | found by |"
+    yield "|---|---|---|---|---|---|---|---|"
     for scenario in scenarios:
         for channel in CHANNELS:
-            firing = outcome.inbox.of(scenario.alert_id, channel, "firing")
-            resolved = outcome.inbox.of(scenario.alert_id, channel, "resolved")
+            firing, resolved = (
+                [*filter(scenario.is_about, outcome.inbox.of(scenario.alert_id, channel, status))]
+                for status in ("firing", "resolved")
+            )
             yield _row(scenario, channel, firing, resolved, outcome.times)
 
 
@@ -61,9 +64,10 @@ def _row(
     cells = (
         scenario.alert_id,
         channel,
-        _after(firing, times.on[scenario.alert_id]),
-        _after(resolved, times.off[scenario.alert_id]),
-        *(fields.get(name, "-") for name in ("endpoint", "request_id", "trace_id")),
+        _after(firing, times.on[scenario]),
+        _after(resolved, times.off[scenario]),
+        *(fields.get(name) or "-" for name in ("endpoint", "request_id", "trace_id")),
+        fields.get("trace_source") or "-",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -83,6 +87,7 @@ def lines(outcome: Outcome, scenarios: Sequence[Scenario]) -> Iterator[str]:
     )
     yield ""
     yield f"- Healthy run: {outcome.healthy}"
+    yield f"- Traffic: {outcome.traffic}"
     yield f"- Dashboards: {outcome.dashboards}"
     yield f"- Heartbeats: {heartbeats(outcome.inbox)}"
     yield f"- Missed run: {outcome.missed}"

@@ -92,6 +92,7 @@ class Hearing:
             told["error_type"],
             told["items"],
             told["backlog"],
+            told["recovery_point"],
         )
         work = self._at_work.pop(tuple(told["span"]), None)
         if work is not None:

@@ -88,6 +88,7 @@ class ToWorker:
             "error_type": kind[:_LONGEST_NAME] if kind is not None else None,
             "items": ended.work.items,
             "backlog": ended.work.backlog,
+            "recovery_point": ended.work.recovery_point,
         }
         self._write(told, self._holds if ended.work is self._own else self._holds // 2)
 

@@ -121,7 +121,7 @@ class _Attempt:
             flushing.flush_at_exit_of_child()
         elif work.run.scheduled_time is not None:
             how = (ended.seconds, ended.outcome, ended.error_type, work.items, work.backlog)
-            course = Course(work.started_at, *how)
+            course = Course(work.started_at, *how, work.recovery_point)
             self.reports = (Report(work.run.scheduled_time, course, told),)
 
 

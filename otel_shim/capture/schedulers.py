@@ -256,10 +256,13 @@ def _modify(wrapped: Any, scheduler: Any, args: tuple[Any, ...], kwargs: dict[st
 
 @guarded(default=None)
 def _modified(scheduler: Any, job: Any) -> None:
-    paused = getattr(job, "next_run_time", _WEEK[0]) is None
-    _withdraw(_source(scheduler, job.id))
-    if not paused:
+    """Declare it anew; what is only changed is not withdrawn in between, or it would count as due from now."""
+    source = _source(scheduler, job.id)
+    before = _names.pop(source, None)
+    if getattr(job, "next_run_time", _WEEK[0]) is not None:
         _declare(scheduler, job)
+    if before is not None and _names.get(source) != before:
+        heartbeats.withdraw(before, source)
 
 
 def _remove(wrapped: Any, scheduler: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

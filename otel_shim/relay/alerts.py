@@ -57,6 +57,7 @@ def question(alert: Alert) -> Question:
         above=float(said.get("above", "-inf")),
         window=float(said.get("window", "900")),
         service=said.get("service"),
+        resource=_resource(said.get("resource", "{}")),
         tags=_tags(said.get("tags", "{}")),
         min_seconds=float(said.get("min_seconds", "0")),
         newest=said.get("order") == "newest",
@@ -68,8 +69,13 @@ def question(alert: Alert) -> Question:
 def _tags(text: str) -> Mapping[str, str]:
     tags = json.loads(text)
     if not isinstance(tags, dict):
-        raise ValueError("relay_tags is not a JSON object")
+        raise ValueError("relay_tags or relay_resource is not a JSON object")
     return {str(name): str(value) for name, value in tags.items()}
+
+
+def _resource(text: str) -> Mapping[str, str]:
+    """What has a value: nothing can be searched for that says nothing of its environment."""
+    return {name: value for name, value in _tags(text).items() if value}
 
 
 def annotated(alert: Alert, finding: Finding, link: str | None) -> Alert:

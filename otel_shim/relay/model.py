@@ -30,6 +30,7 @@ class Question:
     """What a rule says about where its traces are (its annotations `relay_*`).
 
     `above` is the least value, exclusive, of an exemplar that shows the fault; `window` is in seconds.
+    `resource` is what the service that made the trace says of itself beside its name.
     `newest`: the last trace is meant, as of a job's last run, not a typical one.
     """
 
@@ -37,6 +38,7 @@ class Question:
     above: float = float("-inf")
     window: float = 900.0
     service: str | None = None
+    resource: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     min_seconds: float = 0.0
     newest: bool = False

@@ -35,7 +35,7 @@ def jaeger_request(question: Question, now: float) -> tuple[str, Mapping[str, st
     """Path and parameters of Jaeger's search; its times are in microseconds."""
     parameters = {
         "service": str(question.service),
-        "tags": json.dumps(dict(question.tags)),
+        "tags": json.dumps({**question.resource, **question.tags}),
         "start": str(int((now - question.window) * 1e6)),
         "end": str(int(now * 1e6)),
         "limit": str(_LIMIT),
@@ -60,6 +60,7 @@ def jaeger_sightings(
 def tempo_request(question: Question, now: float) -> tuple[str, Mapping[str, str]]:
     """Path and parameters of Tempo's search, in TraceQL."""
     conditions = [f"resource.service.name = {_quoted(str(question.service))}"]
+    conditions += [f"resource.{name} = {_quoted(v)}" for name, v in question.resource.items()]
     conditions += [_condition(name, value) for name, value in question.tags.items()]
     if question.min_seconds:
         conditions.append(f"span:duration > {question.min_seconds * 1e3:.0f}ms")

@@ -1,14 +1,15 @@
 """Metrics of jobs: recorded where runs end, and observed of what is known of each job.
 
     end of a run    ─▶ saas.job.duration, start.delay, overruns, overlaps, items   exemplar: trace, span
-    collection time ─▶ heartbeats ─▶ last_start, last_success, last_duration, active, backlog,
-                                     declared, period, max_runtime
+    collection time ─▶ heartbeats ─▶ last_start, last_success, last_duration, active, active_since,
+                                     backlog, recovery_point, declared, period, max_runtime
 
 Observed, because a heartbeat must be told again and again: a gauge that is set once is exported once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -169,6 +170,12 @@ def _told(value: float | None, at: float | None) -> _Told | None:
     return _Told(value, at) if value is not None and at is not None else None
 
 
+def _longest(beat: Heartbeat) -> _Told:
+    """The start of the longest run; of several processes' the earliest counts, hence time that runs backwards."""
+    since = beat.active_since
+    return _Told(0.0, -math.inf) if since is None else _Told(since, -since)
+
+
 _BEATS: dict[str, Callable[[Heartbeat], _Told | None]] = {
     semconv.METRIC_SAAS_JOB_ACTIVE: lambda beat: _told(beat.active, beat.last_start),
     semconv.METRIC_SAAS_JOB_BACKLOG: lambda beat: _told(beat.backlog, beat.last_start),
@@ -177,6 +184,10 @@ _BEATS: dict[str, Callable[[Heartbeat], _Told | None]] = {
     ),
     semconv.METRIC_SAAS_JOB_LAST_SUCCESS_TIMESTAMP: lambda beat: _told(
         beat.last_success, beat.last_success
+    ),
+    semconv.METRIC_SAAS_JOB_ACTIVE_SINCE_TIMESTAMP: _longest,
+    semconv.METRIC_SAAS_JOB_RECOVERY_POINT_TIMESTAMP: lambda beat: _told(
+        beat.recovery_point, beat.last_success
     ),
     semconv.METRIC_SAAS_JOB_LAST_DURATION: lambda beat: _told(
         beat.last_duration, beat.last_success

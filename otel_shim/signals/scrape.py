@@ -36,6 +36,7 @@ from otel_shim.signals.series import (
     COUNTER,
     GAUGE,
     HISTOGRAM,
+    LIVING,
     UP_DOWN,
     Description,
     Directory,
@@ -43,6 +44,11 @@ from otel_shim.signals.series import (
     merged,
 )
 
+_OF_THE_LIVING = {
+    semconv.METRIC_SAAS_JOB_ACTIVE_SINCE_TIMESTAMP,
+    semconv.METRIC_SAAS_JOB_PERIOD,
+}
+"""Gauges that say how things are now: the last word of a dead process says nothing any more."""
 TICK_SECONDS = 1.0
 _OBSERVE_EACH = 10
 """Ticks from one reading of observable instruments to the next."""
@@ -108,7 +114,9 @@ def _kind(instrument: Any) -> str:
         return COUNTER
     if isinstance(instrument, Histogram):
         return HISTOGRAM
-    return UP_DOWN if isinstance(instrument, (UpDownCounter, ObservableUpDownCounter)) else GAUGE
+    if isinstance(instrument, (UpDownCounter, ObservableUpDownCounter)):
+        return UP_DOWN
+    return LIVING if instrument.name in _OF_THE_LIVING else GAUGE
 
 
 def _text(value: Any) -> str:

@@ -27,8 +27,9 @@ from typing import NamedTuple
 
 CHUNK = 1 << 18
 SUFFIX = ".series"
-COUNTER, UP_DOWN, GAUGE, HISTOGRAM = "c", "u", "g", "h"
-"""What becomes of the values of several processes: sum; sum of the living; the newest; sum."""
+COUNTER, UP_DOWN, GAUGE, LIVING, HISTOGRAM = "c", "u", "g", "l", "h"
+"""What becomes of the values of several processes: sum; sum of the living; the newest; that of the living; sum."""
+GAUGES = (GAUGE, LIVING)
 _HEAD = struct.Struct("<II")
 _USED = struct.Struct("<Q")
 _VALUE = struct.Struct("<d")
@@ -151,11 +152,11 @@ def merged(shares: Iterable[Share]) -> dict[bytes, list[float]]:
         for key, values in records(share.content):
             kind = chr(key[0])
             before = total.get(key)
-            if kind == UP_DOWN and not share.alive:
+            if kind in (UP_DOWN, LIVING) and not share.alive:
                 continue
             if before is None:
                 total[key] = list(values)
-            elif kind != GAUGE:
+            elif kind not in GAUGES:
                 total[key] = [a + b for a, b in zip(before, values, strict=True)]
             elif values[1] > before[1]:
                 total[key] = list(values)
@@ -303,8 +304,8 @@ class Series:
 
     def _made(self, key: bytes, series: Description) -> Slot:
         assert self._file is not None
-        width = {HISTOGRAM: len(series.boundaries) + 2, GAUGE: 2}.get(series.kind, 1)
-        slot = self._file.slot(key, width)
+        width = {HISTOGRAM: len(series.boundaries) + 2, **dict.fromkeys(GAUGES, 2)}
+        slot = self._file.slot(key, width.get(series.kind, 1))
         self._by_key[key] = slot
         self._counts[series.name] = self._counts.get(series.name, 0) + 1
         return slot

@@ -14,7 +14,7 @@ SECONDS = 600
 
 def test_every_alert_fires_is_delivered_and_resolves(tmp_path: Path) -> None:
     """The report says so; it holds the messages as they were received."""
-    argv = (sys.executable, "-m", "monitoring.simulation", "--out", tmp_path, "--healthy", "5")
+    argv = (sys.executable, "-m", "monitoring.simulation", "--out", tmp_path, "--healthy", "15")
     done = subprocess.run(
         argv, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
     )

@@ -36,6 +36,7 @@ def _isolated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(_guard, "_reported", set())
     monkeypatch.setattr(heartbeats, "_declared", {})
     monkeypatch.setattr(heartbeats, "_together", {})
+    monkeypatch.setattr(heartbeats, "_withdrawn", {})
     monkeypatch.setattr(heartbeats, "_beats", {})
     monkeypatch.setattr(identity_context, "_stamp", identity_context._stamp)
     token = context.attach(context.Context())

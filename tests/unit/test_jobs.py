@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -396,6 +397,43 @@ def test_numbers_that_are_none(telemetry: Telemetry, value: Any) -> None:
     assert "saas.job.items.read" not in found and "saas.job.backlog.before" not in found
     assert (found["saas.job.items.written"], found["saas.job.backlog.after"]) == (2, 1)
     assert reported() == {"job_report_rejected": 2}
+
+
+NIGHT = datetime(2026, 11, 23, 1, 0, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    "value", [NIGHT, NIGHT.replace(tzinfo=None), NIGHT.timestamp(), int(NIGHT.timestamp())]
+)
+def test_of_when_the_data_is(telemetry: Telemetry, value: Any) -> None:
+    """A datetime or seconds; of several the earliest, on the span and for the heartbeat."""
+
+    @otel_shim.job(NAME)
+    def verify() -> None:
+        otel_shim.recovery_point(NIGHT + timedelta(days=1))
+        otel_shim.recovery_point(value)
+        otel_shim.recovery_point(NIGHT + timedelta(days=2))
+
+    verify()
+    assert telemetry.span(NAME)["saas.job.recovery_point"] == "2026-11-23T01:00:00Z"
+    assert heartbeats.beats()[NAME].recovery_point == NIGHT.timestamp()
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, "2026", 0, -1, float("nan"), float("inf"), 1 << 70, time.time() + 1e6]
+)
+def test_recovery_points_that_are_none(telemetry: Telemetry, value: Any) -> None:
+    """A time that is none, or has not come yet, is counted: nothing would ever be too old."""
+
+    @otel_shim.job(NAME)
+    def verify() -> None:
+        otel_shim.recovery_point(value)
+
+    verify()
+    otel_shim.recovery_point(1.0)
+    assert "saas.job.recovery_point" not in telemetry.span(NAME)
+    assert heartbeats.beats()[NAME].recovery_point is None
+    assert reported() == {"job_report_rejected": 1, "job_report_without_run": 1}
 
 
 def test_reports_outside_of_a_run(telemetry: Telemetry, tracer: trace.Tracer) -> None:

@@ -161,6 +161,17 @@ def test_tempo_is_asked_in_traceql_whatever_the_values_are() -> None:
     assert "span:status = error" in parameters["q"]
 
 
+def test_a_search_is_for_one_environment() -> None:
+    """Of one service in production and staging; what says nothing of it cannot be asked for."""
+    said = '{"service.namespace": "", "deployment.environment.name": "production"}'
+    question = alerts.question(alert(relay_service="api", relay_resource=said))
+    _, jaeger = search.jaeger_request(question, 1000.0)
+    assert json.loads(jaeger["tags"]) == {"deployment.environment.name": "production"}
+    _, tempo = search.tempo_request(question, 1000.0)
+    assert 'resource.deployment.environment.name = "production"' in tempo["q"]
+    assert "namespace" not in tempo["q"]
+
+
 def test_tempo_answers_without_leading_zeros() -> None:
     """The trace id comes out in full length, with the request it was for."""
     spans = [{"attributes": [{"key": "saas.request.id", "value": {"stringValue": "req-1"}}]}]

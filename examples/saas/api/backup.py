@@ -1,7 +1,7 @@
 """Jobs of the night: copy the database, prove the copy good, and prove that it can be restored.
 
 SQLite only: an owner of PostgreSQL has pg_basebackup or a provider for this, and jobs beside them.
-A copy has a manifest with its digest and the number of rows of each table at that very moment.
+A copy has a manifest with its digest, and the number of rows of each table and the time at that very moment.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sqlalchemy import create_engine, func, make_url, select
@@ -21,7 +21,7 @@ from . import faults
 from .jobs import Processing, job
 from .models import Base, Organisation, User
 from .optional_identity import operation_block
-from .optional_operations import job_items
+from .optional_operations import job_items, recovery_point
 from .settings import settings
 
 PROCESSING = Processing("ropa-070", "legitimate_interest", "r30d")
@@ -42,6 +42,7 @@ class Manifest:
 
     sha256: str
     rows: Mapping[str, int]
+    taken_at: float
 
 
 @job("backup.create", "0 1,13 * * *", max_runtime=1800, critical=True, processing=PROCESSING)
@@ -50,8 +51,8 @@ def create() -> None:
     settings.backups.mkdir(parents=True, exist_ok=True)
     copy = settings.backups / f"saas-{time.time_ns()}.db"
     with operation_block("backup.copy"):
-        rows = _copy(copy)
-    _write_manifest(copy, Manifest(_digest(copy), rows))
+        rows, taken_at = _copy(copy)
+    _write_manifest(copy, Manifest(_digest(copy), rows, taken_at))
     if faults.on("backup corrupt"):
         _damage(copy)
     _tidy(before=copy)
@@ -71,6 +72,8 @@ def verify() -> None:
     with operation_block("backup.count_rows"), opened(copy) as connection:
         rows = count_rows(connection)
         _require(rows == manifest.rows, "the numbers of rows differ")
+    # Not now: this copy may have been verified yesterday, too.
+    recovery_point(manifest.taken_at)
     job_items(read=sum(rows.values()), written=sum(rows.values()))
     logger.info("backup verified", extra={"rows": sum(rows.values())})
 
@@ -90,6 +93,7 @@ def restore_drill() -> None:
             people = _use(fresh)
     finally:
         fresh.unlink(missing_ok=True)
+    recovery_point(read_manifest(copy).taken_at)
     job_items(read=people, written=people)
     logger.info("restored", extra={"people": people})
 
@@ -115,10 +119,14 @@ def _tidy(before: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def _copy(target: Path) -> dict[str, int]:
-    """Copy, and count within the same transaction: what others write meanwhile is in neither."""
+def _copy(target: Path) -> tuple[dict[str, int], float]:
+    """Copy, and count within the same transaction: what others write meanwhile is in neither.
+
+    Gives the rows, and the time before any of them was read.
+    """
     database = make_url(settings.sync_database_url).database
     with closing(sqlite3.connect(str(database), timeout=20)) as source:
+        taken_at = time.time()
         source.execute("BEGIN")
         rows = count_rows(source)
         with closing(sqlite3.connect(target)) as copy:
@@ -126,7 +134,7 @@ def _copy(target: Path) -> dict[str, int]:
             # The copy is one file that changes no more.
             copy.execute("PRAGMA journal_mode=DELETE")
         source.rollback()
-    return rows
+    return rows, taken_at
 
 
 def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
@@ -181,8 +189,7 @@ def read_manifest(copy: Path) -> Manifest:
 def _write_manifest(copy: Path, manifest: Manifest) -> None:
     """Under another name until it is complete; only with it a copy counts."""
     unfinished = copy.with_suffix(".part")
-    content = {"sha256": manifest.sha256, "rows": dict(manifest.rows)}
-    unfinished.write_text(json.dumps(content))
+    unfinished.write_text(json.dumps(asdict(manifest)))
     unfinished.replace(copy.with_suffix(MANIFEST))
 
 

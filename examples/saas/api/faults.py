@@ -1,10 +1,11 @@
 """Faults on purpose, to see what alerts and traces say about them. Off unless `SAAS_FAULTS` names a file.
 
-Each line of that file, read anew every time, breaks one thing. SQL statements that contain a text, the
-jobs of `python -m api.scheduler`, the worker of the calendar queue, and backups:
+Each line of that file, read anew every time, breaks one thing. SQL statements that contain a text,
+requests to a path before they have a route, the jobs of `python -m api.scheduler`, the worker of the calendar queue, and backups:
 
     fail FROM usage
     slow 0.4 FROM "plan"
+    middleware fail /auth/me
     job fail payroll.export
     job slow 5 payroll.export
     job hang payroll.export
@@ -35,6 +36,16 @@ LOOK_SECONDS = 0.1
 
 class JobFault(Exception):
     """A job that fails on purpose."""
+
+
+class RequestFault(Exception):
+    """A middleware that fails on purpose."""
+
+
+def before_routing(path: str) -> None:
+    """Fail when the path's line is there."""
+    if on(f"middleware fail {path}"):
+        raise RequestFault(path)
 
 
 def install() -> None:

@@ -32,6 +32,10 @@ calendar_delay = meter.create_histogram(
     explicit_bucket_boundaries_advisory=[0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10, 30, 60, 300],
 )
 
+worker_errors = meter.create_counter(
+    "saas.queue.worker.errors", "{error}", "Items that a worker could not take or put down."
+)
+
 USED = func.sum(Usage.used)
 LIMIT = func.sum(Usage.quota)
 EXHAUSTED = func.sum(case((Usage.used >= Usage.quota, 1), else_=0))
@@ -41,6 +45,11 @@ def consumed(feature: str, granted: bool) -> None:
     """Count a use of a metered feature, or that it was refused."""
     outcome = "granted" if granted else "refused"
     consumptions.add(1, {"saas.quota.feature": feature, "saas.quota.outcome": outcome})
+
+
+def worker_failed(queue: str, error: Exception) -> None:
+    """Count that a worker could not take an item, or not put it down."""
+    worker_errors.add(1, {"saas.queue.name": queue, "error.type": type(error).__qualname__})
 
 
 @contextmanager

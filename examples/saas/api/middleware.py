@@ -1,10 +1,12 @@
-"""A middleware of the common kind."""
+"""A middleware of the common kind; on purpose it fails, see `faults`."""
 
 import logging
 import time
 
 from fastapi import Request, Response
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+
+from . import faults
 
 logger = logging.getLogger(__name__)
 
@@ -15,6 +17,7 @@ class RequestLog(BaseHTTPMiddleware):
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Time the request."""
         started = time.perf_counter()
+        faults.before_routing(request.url.path)
         response = await call_next(request)
         took_ms = (time.perf_counter() - started) * 1000
         response.headers["Server-Timing"] = f"app;dur={took_ms:.1f}"

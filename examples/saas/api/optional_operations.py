@@ -63,6 +63,12 @@ def job_backlog(before: int, after: int) -> None:
         otel_shim.job_backlog(before=before, after=after)
 
 
+def recovery_point(at: float) -> None:
+    """Say of when the data is that the job at work proved to be restorable, in seconds since 1970."""
+    if INSTALLED:
+        otel_shim.recovery_point(at)
+
+
 def watch_queue(
     name: str, depths: Callable[[], Any], workers: Callable[[], tuple[int, int]] | None = None
 ) -> None:

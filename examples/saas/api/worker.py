@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Workers:
-    """Threads that drain the queue until `stop` is set."""
+    """Threads that drain the queue until `stop` is set; nothing that goes wrong with an item ends one."""
 
     number: int
     stop: threading.Event
@@ -28,11 +28,15 @@ class Workers:
 
     def start(self) -> None:
         """Let them work, and let operators see the queue and how many of them are busy."""
-        watch_queue(NAME, calendar_queue.depths, lambda: (self.busy, self.number))
         for number in range(self.number):
             thread = threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
             thread.start()
             self.threads.append(thread)
+        watch_queue(NAME, calendar_queue.depths, lambda: (self.busy, self.living()))
+
+    def living(self) -> int:
+        """How many work: a thread that has ended is no worker, whatever was asked for."""
+        return sum(thread.is_alive() for thread in self.threads)
 
     def join(self, seconds: float) -> None:
         """Wait until they have put their items down."""
@@ -41,17 +45,24 @@ class Workers:
 
     def _work(self) -> None:
         while not self.stop.is_set():
-            faults.hold("worker stop")
             try:
-                with unwatched():
-                    item = calendar_queue.take()
-            except Exception:
-                logger.exception("queue not readable", extra={"error_code": "queue_unreadable"})
-                item = None
-            if item is None:
+                worked = self._take_one()
+            except Exception as error:
+                # A locked database, mostly. What was taken and not put down is free again after its lease.
+                metrics.worker_failed(NAME, error)
+                logger.exception("worker goes on", extra={"error_code": "worker_failed"})
+                worked = False
+            if not worked:
                 self.stop.wait(POLL_SECONDS)
-            else:
-                self._handle(item)
+
+    def _take_one(self) -> bool:
+        """Work on the item that is due longest; False where none is."""
+        faults.hold("worker stop")
+        with unwatched():
+            item = calendar_queue.take()
+        if item is not None:
+            self._handle(item)
+        return item is not None
 
     def _handle(self, item: Taken) -> None:
         with self.lock:
@@ -59,6 +70,7 @@ class Workers:
         try:
             handle(item)
         finally:
+            item_finished(NAME)
             with self.lock:
                 self.busy -= 1
 
@@ -79,7 +91,6 @@ def handle(item: Taken) -> None:
             calendar_queue.done(item)
             metrics.calendar_delay.record(time.time() - item.queued_at)
             logger.info("plan in calendars", extra={"plan_id": item.plan_id, "people": people})
-    item_finished(NAME)
 
 
 def _write(item: Taken) -> int:

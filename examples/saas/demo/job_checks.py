@@ -99,6 +99,7 @@ def of_metrics(text: str) -> list[Finding]:
         *(f'saas_job_last_start_timestamp_seconds{{saas_operation="{name}"}}' for name in JOBS),
         *(f'saas_job_period_seconds{{saas_operation="{name}"}}' for name in JOBS),
         *(f'saas_job_last_success_timestamp_seconds{{saas_operation="{name}"}}' for name in AGEING),
+        'saas_job_recovery_point_timestamp_seconds{saas_operation="backup.verify"}',
         *(f'saas_queue_depth{{{QUEUE},saas_queue_state="{state}"}}' for state in states),
         *(f"{name}{{{QUEUE}}}" for name in ("saas_queue_oldest_age_seconds", "saas_queue_workers")),
         'saas_calendar_oldest_success_timestamp_seconds{saas_calendar_provider="caldav"}',

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -422,6 +423,42 @@ def test_what_is_declared_follows_the_scheduler(start: Start) -> None:
     scheduler.remove_all_jobs()
     assert periods() == {}
     assert counters.snapshot() == {}
+
+
+def told() -> dict[str, tuple[float | None, float]]:
+    """Period and time that outsiders are told, by the function's name."""
+    return {each.name.rpartition(".")[2]: (each.period, each.at) for each in heartbeats.told()}
+
+
+def test_outsiders_are_told_that_a_job_is_paused(start: Start) -> None:
+    """Or removed: from then on; resumed it is due anew, and not since it was first declared."""
+    scheduler = start()
+    job = scheduler.add_job(quick, "interval", hours=1)
+    _, added = told()["quick"]
+    job.reschedule("interval", hours=2)
+    job.modify(name="same")
+    assert told()["quick"] == (7200.0, added)
+    job.pause()
+    period, paused = told()["quick"]
+    assert period == 0 and paused > added
+    job.resume()
+    period, resumed = told()["quick"]
+    assert period == 7200.0 and resumed > paused
+    job.remove()
+    assert told()["quick"][0] == 0
+
+
+def test_outsiders_are_told_that_a_job_is_over(start: Start) -> None:
+    """Its end date is reached: APScheduler takes it out, and nobody misses it."""
+    scheduler = start()
+    end = datetime.now(timezone.utc) + timedelta(seconds=1.5)
+    scheduler.add_job(quick, "interval", seconds=1, end_date=end)
+    assert told()["quick"][0] == 1.0
+    deadline = time.monotonic() + SECONDS
+    while told()["quick"][0] != 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert periods() == {}
 
 
 def test_a_job_that_takes_the_place_of_another(start: Start) -> None:

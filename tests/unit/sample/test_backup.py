@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,28 @@ def test_a_copy_is_verified_and_restored(shop: Engine, tmp_path: Path) -> None:
     assert set(manifest.rows) == set(backup.TABLES)
     assert manifest.rows["user"] == 17
     assert {file.suffix for file in (tmp_path / "backups").iterdir()} == {".db", ".json"}
+
+
+def test_what_is_told_is_the_age_of_the_copy(shop: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that is verified again and again gets older: `backup.create` that fails is noticed."""
+    told: list[float] = []
+    monkeypatch.setattr(backup, "recovery_point", told.append)
+    before = time.time()
+    backup.create()
+    after = time.time()
+    for _ in range(2):
+        backup.verify()
+    backup.restore_drill()
+    assert len(told) == 3 and len(set(told)) == 1
+    assert before <= told[0] <= after
+    backup.create()
+    _overwrite(backup.newest())
+    with pytest.raises(backup.BackupError):
+        backup.verify()
+    assert len(told) == 3
+    backup.create()
+    backup.verify()
+    assert told[3] > after
 
 
 def test_copies_made_while_others_write_are_whole(shop: Engine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,6 +82,7 @@ def test_a_heartbeat_is_told_again_and_again(meter: Meter) -> None:
             (semconv.METRIC_SAAS_JOB_LAST_DURATION, beat.last_duration),
             (semconv.METRIC_SAAS_JOB_BACKLOG, 3),
             (semconv.METRIC_SAAS_JOB_ACTIVE, 0),
+            (semconv.METRIC_SAAS_JOB_ACTIVE_SINCE_TIMESTAMP, 0),
         ):
             point = only(found[name])
             assert (point.value, dict(point.attributes)) == (value, labels), name
@@ -101,6 +103,49 @@ def test_a_declared_job_is_told_before_it_runs(meter: Meter) -> None:
     point = only(found[semconv.METRIC_SAAS_JOB_PERIOD])
     assert dict(point.attributes) == {"saas.operation": NAME, "saas.job.critical": True}
     assert semconv.METRIC_SAAS_JOB_LAST_START_TIMESTAMP not in found
+
+
+def test_a_schedule_that_was_withdrawn_is_told(meter: Meter) -> None:
+    """As the period 0, as long as the process lives: silence would be that of a dead process."""
+    heartbeats.declare(Declaration(NAME, "every 1h", 3600.0, at=1000.0), "apscheduler:a")
+    heartbeats.withdraw(NAME, "apscheduler:a")
+    for _ in range(2):
+        found = meter.read()
+        assert only(found[semconv.METRIC_SAAS_JOB_PERIOD]).value == 0
+        assert only(found[semconv.METRIC_SAAS_JOB_DECLARED_TIMESTAMP]).value > 1000.0
+
+
+def test_the_longest_run_at_work_is_told(meter: Meter) -> None:
+    """Its start, whatever started since; 0 when it has ended."""
+    with jobs.running(Run(NAME)) as work:
+        assert work is not None
+        with jobs.running(Run(NAME)):
+            found = meter.read()
+        since = only(found[semconv.METRIC_SAAS_JOB_ACTIVE_SINCE_TIMESTAMP])
+        assert since.value == work.started_at
+    assert only(meter.read()[semconv.METRIC_SAAS_JOB_ACTIVE_SINCE_TIMESTAMP]).value == 0
+
+
+def test_the_age_of_what_was_proved(meter: Meter) -> None:
+    """The time of the data, of the last run that ended well; a failed one moves nothing."""
+
+    @otel_shim.job("backup.verify")
+    def verify(at: float, good: bool = True) -> None:
+        otel_shim.recovery_point(at)
+        if not good:
+            raise ValueError("x")
+
+    verify(1000.0)
+    with pytest.raises(ValueError, match="x"):
+        verify(2000.0, good=False)
+    points = meter.read()[semconv.METRIC_SAAS_JOB_RECOVERY_POINT_TIMESTAMP]
+    assert (only(points).value, dict(only(points).attributes)) == (
+        1000.0,
+        {semconv.SAAS_OPERATION: "backup.verify"},
+    )
+    verify(900.0)
+    points = meter.read()[semconv.METRIC_SAAS_JOB_RECOVERY_POINT_TIMESTAMP]
+    assert only(points).value == 900.0
 
 
 def test_a_run_at_work(meter: Meter) -> None:
@@ -225,7 +270,10 @@ for declared, start, seconds, success in (
     if (pid := os.fork()) == 0:
         heartbeats.declare(Declaration("audit.job", "0 3 * * *", 86400.0, at=declared))
         heartbeats.started("audit.job", start)
-        heartbeats.ended("audit.job", start + seconds, seconds, success, int(start))
+        point = declared - 500.0
+        heartbeats.ended(
+            "audit.job", start, seconds, success=success, backlog=int(start), recovery_point=point
+        )
         sys.exit()
     os.waitpid(pid, 0)
 print(publisher.text())
@@ -244,7 +292,49 @@ def test_one_truth_of_several_processes(tmp_path: Path) -> None:
         f"saas_job_last_duration_seconds{{{labels}}} 7",
         f"saas_job_backlog{{{labels}}} 6000",
         f'saas_job_declared_timestamp_seconds{{saas_job_critical="false",{labels}}} 1000',
-        f'saas_job_period_seconds{{saas_job_critical="false",{labels}}} 86400',
+        f"saas_job_recovery_point_timestamp_seconds{{{labels}}} 2500",
     ):
         assert expected in lines
-    assert "saas_job_active" not in run.stdout  # of processes that are gone
+    for name in ("saas_job_active", "saas_job_period"):  # of processes that are gone
+        assert name not in run.stdout
+
+
+AT_WORK = (
+    WORKERS.partition("for declared")[0]
+    + """
+for start in map(float, sys.argv[3:]):
+    heartbeats.started("audit.job", start)
+heartbeats.declare(Declaration("audit.job", "0 3 * * *", 86400.0))
+for _ in sys.stdin:
+    publisher.read()
+    print(publisher.text(), flush=True)
+    print("over", flush=True)
+"""
+)
+
+
+def scraped(process: subprocess.Popen[str]) -> list[str]:
+    """What /metrics says, by one of the processes."""
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return [line.rstrip() for line in iter(process.stdout.readline, "over\n") if line]
+
+
+def test_a_dead_process_has_nothing_at_work(tmp_path: Path) -> None:
+    """On /metrics the longest run of those that live counts, whoever told of it first."""
+    argv = [sys.executable, "-c", AT_WORK, str(tmp_path / "shared"), str(free_ports(1)[0])]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    name = 'saas_job_active_since_timestamp_seconds{saas_operation="audit.job"}'
+    with contextlib.ExitStack() as alive:
+        processes = []
+        for starts in ((), ("5000",), ("4500", "4000")):
+            process = alive.enter_context(subprocess.Popen([*argv, *starts], cwd=ROOT, **pipes))
+            alive.callback(process.kill)
+            processes.append(process)
+            scraped(process)
+        idle, _, longest = processes
+        assert f"{name} 4000" in scraped(idle)
+        longest.kill()
+        longest.wait()
+        assert f"{name} 5000" in scraped(idle)

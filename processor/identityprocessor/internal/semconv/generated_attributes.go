@@ -84,6 +84,8 @@ const (
 	SaasJobScheduledTime = "saas.job.scheduled_time"
 	// SaasJobStartDelay: Seconds from when the run was due to its start.
 	SaasJobStartDelay = "saas.job.start.delay"
+	// SaasJobRecoveryPoint: The time of the data that the run proved to be restorable, RFC 3339, as the application said.
+	SaasJobRecoveryPoint = "saas.job.recovery_point"
 	// SaasJobOutcome: How a run ended.
 	SaasJobOutcome = "saas.job.outcome"
 	// SaasJobOutcomeSuccess: The job ended as it should.

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
 
 from otel_shim import _semconv as semconv
-from otel_shim.relay.model import LookupFailed, Question, Sighting
+from otel_shim.relay.asking import asked
+from otel_shim.relay.model import Question, Sighting
 
+LONGEST = {"jaeger": float("inf"), "tempo": 168 * 3600.0 - 60.0}
+"""The longest window, in seconds, of a search that each takes: Tempo's `search.max_duration`, with a margin."""
+_INTEGER = re.compile(r"0|[1-9][0-9]{0,17}")
 _LIMIT = 20
 _MOST = 3
 
@@ -22,13 +27,12 @@ async def find(
     ask = jaeger_request if kind == "jaeger" else tempo_request
     read = jaeger_sightings if kind == "jaeger" else tempo_sightings
     path, parameters = ask(question, now)
-    try:
-        answer = await client.get(url + path, params=parameters)
-        answer.raise_for_status()
-        found = sorted(read(answer.json(), question.newest))
+
+    def first(answer: Any) -> tuple[Sighting, ...]:
+        found = sorted(read(answer, question.newest))
         return tuple(sighting for _, sighting in found[:_MOST])
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LookupFailed(f"{kind}: {type(error).__name__}") from error
+
+    return await asked(client, kind, url + path, parameters, first)
 
 
 def jaeger_request(question: Question, now: float) -> tuple[str, Mapping[str, str]]:
@@ -69,14 +73,16 @@ def tempo_request(question: Question, now: float) -> tuple[str, Mapping[str, str
 
 
 def _condition(name: str, value: str) -> str:
-    """Jaeger's tag `error` is a status in TraceQL; a number must be compared as one."""
+    """Jaeger's tag `error` is a status in TraceQL; what looks like a number may be one or a text."""
     if name == "error":
         return "span:status = error" if value == "true" else "span:status != error"
-    return f"span.{name} = {value if value.isdigit() else _quoted(value)}"
+    text = f"span.{name} = {_quoted(value)}"
+    return f"(span.{name} = {value} || {text})" if _INTEGER.fullmatch(value) else text
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    """A string of TraceQL, which has Go's escapes."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
 

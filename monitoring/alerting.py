@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from otel_shim import _semconv as semconv
 from otel_shim.relay import measures
 
 Rule = dict[str, Any]
+_QUOTED_VALUE = re.compile(r'"\{\{ \$labels\.(\w+) \}\}"')
 
 SERVICE = ("service_namespace", "service_name", "deployment_environment_name")
 
@@ -226,7 +228,12 @@ def for_relay(
         given = {"service": subject.trace_service, **given}
     if alert.no_request:
         given["no_request"] = alert.no_request
-    return {f"relay_{name}": text for name, text in given.items()}
+    return {f"relay_{name}": quoted(text) for name, text in given.items()}
+
+
+def quoted(text: str) -> str:
+    """Labels' values as strings of Go, which those of PromQL and JSON are: a route may have a quote in it."""
+    return _QUOTED_VALUE.sub(r'{{ printf "%q" $labels.\1 }}', text)
 
 
 def filled(text: str, texts: Mapping[str, str]) -> str:

@@ -70,6 +70,15 @@ def test_tempo_is_asked_in_traceql_whatever_the_values_are() -> None:
     assert "span:status = error" in parameters["q"]
 
 
+def test_tempo_is_asked_for_a_number_and_a_text_where_it_may_be_either() -> None:
+    """A status is a number, an operation called 12 is a text; neither is a line by itself."""
+    tags = {"http.response.status_code": "503", "saas.operation": "a\nb"}
+    _, parameters = search.tempo_request(Question(service="api", tags=tags), 1000.0)
+    status = "span.http.response.status_code"
+    assert f'({status} = 503 || {status} = "503")' in parameters["q"]
+    assert 'span.saas.operation = "a\\nb"' in parameters["q"]
+
+
 def test_tempo_answers_without_leading_zeros() -> None:
     """The trace id comes out in full length, with the request it was for."""
     spans = [{"attributes": [{"key": "saas.request.id", "value": {"stringValue": "req-1"}}]}]

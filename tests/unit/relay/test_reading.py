@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 
+import httpx
+
 from otel_shim.relay import alerts, exemplars, search
 from otel_shim.relay.model import Question, Sighting
 from tests.unit.relay_messages import alert, answer_of
+
+NEWEST = Question(newest=True)
 
 
 def test_an_outlier_is_not_named_first() -> None:
@@ -39,15 +43,15 @@ def test_where_the_last_run_is_meant_the_newest_is_named_first() -> None:
         {"traceID": number, "spans": [{"startTime": start, "duration": took}]}
         for number, start, took in (("a", 1, 9), ("b", 2, 1))
     ]
-    assert min(search.jaeger_sightings({"data": traces}, newest=True))[1].trace_id.endswith("b")
-    assert min(search.jaeger_sightings({"data": traces}))[1].trace_id.endswith("a")
+    assert min(search.jaeger_sightings({"data": traces}, NEWEST))[1].trace_id.endswith("b")
+    assert min(search.jaeger_sightings({"data": traces}, Question()))[1].trace_id.endswith("a")
     tempo = {
         "traces": [
             {"traceID": "a", "startTimeUnixNano": "1", "durationMs": 9},
             {"traceID": "b", "startTimeUnixNano": "2", "durationMs": 1},
         ]
     }
-    assert min(search.tempo_sightings(tempo, newest=True))[1].trace_id.endswith("b")
+    assert min(search.tempo_sightings(tempo, NEWEST))[1].trace_id.endswith("b")
     assert alerts.question(alert(relay_order="newest")).newest
 
 
@@ -83,4 +87,32 @@ def test_tempo_answers_without_leading_zeros() -> None:
     """The trace id comes out in full length, with the request it was for."""
     spans = [{"attributes": [{"key": "saas.request.id", "value": {"stringValue": "req-1"}}]}]
     answer = {"traces": [{"traceID": "af", "durationMs": 5, "spanSets": [{"spans": spans}]}]}
-    assert [*search.tempo_sightings(answer)] == [(-5.0, Sighting("af".zfill(32), "req-1"))]
+    assert [*search.tempo_sightings(answer, Question())] == [
+        (-5.0, Sighting("af".zfill(32), "req-1"))
+    ]
+
+
+async def test_a_jaeger_that_knows_no_error_is_asked_without() -> None:
+    """Of what it then finds, only what failed is named."""
+    asked: list[dict[str, str]] = []
+    route = {"key": "http.route", "value": "/a"}
+    spans = {
+        "a": [{"duration": 1, "tags": [route, {"key": "error", "value": True}]}],
+        "b": [{"duration": 2, "tags": [route, {"key": "error", "value": False}]}],
+        "c": [
+            {"duration": 3, "tags": [route]},
+            {"duration": 4, "tags": [{"key": "error", "value": True}]},
+        ],
+    }
+    traces = [{"traceID": name, "spans": those} for name, those in spans.items()]
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        tags = json.loads(request.url.params["tags"])
+        asked.append(tags)
+        return httpx.Response(200, json={"data": [] if "error" in tags else traces})
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
+    question = Question(service="api", tags={"error": "true", "http.route": "/a"})
+    found = await search.find(client, "jaeger", "http://jaeger", question, 1000.0)
+    assert found == (Sighting("a".zfill(32)),)
+    assert asked == [{"error": "true", "http.route": "/a"}, {"http.route": "/a"}]

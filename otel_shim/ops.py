@@ -3,7 +3,7 @@
     from otel_shim import ops
     app.include_router(ops.router(dependency=require_operator))
 
-Asks Prometheus and Alertmanager over HTTP, together for no longer than two seconds, and keeps an answer for a few.
+Asks Prometheus and Alertmanager over HTTP; its answer comes within two seconds, and is kept for a few.
 What could not be had is named in it. Needs FastAPI.
 """
 

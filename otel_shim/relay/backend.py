@@ -28,7 +28,7 @@ class Backend:
 
     `unavailable`, `late`: it failed, or gave no answer in the time. After three of these in a row it rests for a
     second, then, if the next fails too, for twice as long each time up to `pause`. One slow question rests nobody.
-    `refused` (4xx) is about the question. `unasked`: others were before it.
+    After a rest one question is asked, and the others wait for nothing. `refused` (4xx) is about the question. `unasked`: others were before it.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Backend:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._failures = 0
         self._rests_until = 0.0  # monotonic
+        self._probed = False
         for why in _WHY:  # counted from 0: the first failure is an increase, too
             self._count(why, 0)
 
@@ -72,7 +73,7 @@ class Backend:
                 if self._rests:
                     return self._resting
                 begun = time.monotonic()
-                sightings = await self._ask(question, time.time())
+                sightings = await self._probe(question)
         except asyncio.CancelledError:
             self._count("unasked" if begun is None else "late")
             if begun is not None and begun <= fairly:
@@ -86,9 +87,17 @@ class Backend:
             return Finding(sightings, self.name)
         return _nothing(f"{self.name} has none in {question.window:g} s")
 
+    async def _probe(self, question: Question) -> tuple[Sighting, ...]:
+        """Ask; alone, if it has failed before."""
+        alone = self._probed = self._failures >= _FAILURES
+        try:
+            return await self._ask(question, time.time())
+        finally:
+            self._probed = self._probed and not alone
+
     @property
     def _rests(self) -> bool:
-        return time.monotonic() < self._rests_until
+        return self._probed or time.monotonic() < self._rests_until
 
     @property
     def _resting(self) -> Finding:

@@ -145,6 +145,19 @@ async def test_a_refused_question_blinds_no_other(status: int) -> None:
     assert failures(measures, "unavailable") == 0
 
 
+async def test_after_a_rest_one_question_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others have their reason at once, so that one alert waits for a dead backend and not all."""
+    monkeypatch.setattr("otel_shim.relay.backend._FAILURES", 1)
+    lookup, measures = looking(hang, pause=0.0)
+    await lookup.find(questions(1), BUDGET)
+    answers = await lookup.find(questions(40), BUDGET)
+    assert failures(measures, "late") == 2
+    assert failures(measures, "unasked") == 0
+    reasons = [answer.reason for answer in answers]
+    assert reasons[1:] == ["exemplars does not answer"] * 39
+    assert reasons[0] == "exemplars: no answer within 0.2 s"
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_a_backend_that_fails_is_left_alone_for_longer_and_longer(
     status: int, monkeypatch: pytest.MonkeyPatch

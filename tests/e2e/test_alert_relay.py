@@ -126,6 +126,26 @@ async def test_an_alert_goes_on_while_everything_else_hangs(stack: Stack, tmp_pa
     assert set(manager.came) == {"0", "1", "2", "3"}
 
 
+async def test_a_slow_answer_follows_the_alert(stack: Stack, tmp_path: Path) -> None:
+    """Prometheus sends it once and the answer takes too long: the alert goes on at once, and again with its ids."""
+    manager, fired = load.Alertmanager(), load.alert(1)
+    slow = collectors.answering("200 OK", EXEMPLAR, after=2.0)
+    with collectors.listening(slow) as source:
+        async with load.listening(manager.talk) as url:
+            port = free_ports(1)[0]
+            part = load.relay_part(port, tmp_path / "s", (url,), "--prometheus", source.url)
+            await started(stack, part)
+            assert await post(port, fired) == 200
+            assert told_of(manager)["trace_id"] == "none: exemplars: no answer within 1.2 s"
+            deadline = time.monotonic() + READY_SECONDS
+            while len(manager.alerts) < 2:
+                assert time.monotonic() < deadline, "the second look finds it"
+                await asyncio.sleep(0.1)
+    assert told_of(manager)["trace_id"] == TRACE
+    said = [{**alert, "annotations": {}} for alert in (fired, *manager.alerts)]
+    assert said[0] == said[1] == said[2]
+
+
 async def test_a_trace_is_found_in_jaeger(
     stack: Stack, tmp_path: Path, backend: server.Backend
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 from opentelemetry.semconv.attributes import http_attributes as http
 from opentelemetry.semconv.metrics import http_metrics
 
+from monitoring.quoting import quoted
 from monitoring.specification import Alert, Specification
 from otel_shim import _semconv as semconv
 from otel_shim.relay import measures
 
 Rule = dict[str, Any]
-_QUOTED_VALUE = re.compile(r'"\{\{ \$labels\.(\w+) \}\}"')
 
 SERVICE = ("service_namespace", "service_name", "deployment_environment_name")
 
@@ -188,7 +187,7 @@ def alert_rule(
         "labels": {**labels, **(own_labels or {})},
         "annotations": {
             **for_people(spec, alert, subject, threshold),
-            **for_relay(spec, alert, subject, instructions),
+            **quoted(for_relay(spec, alert, subject, instructions)),
         },
     }
 
@@ -228,12 +227,7 @@ def for_relay(
         given = {"service": subject.trace_service, **given}
     if alert.no_request:
         given["no_request"] = alert.no_request
-    return {f"relay_{name}": quoted(text) for name, text in given.items()}
-
-
-def quoted(text: str) -> str:
-    """Labels' values as strings of Go, which those of PromQL and JSON are: a route may have a quote in it."""
-    return _QUOTED_VALUE.sub(r'{{ printf "%q" $labels.\1 }}', text)
+    return {f"relay_{name}": text for name, text in given.items()}
 
 
 def filled(text: str, texts: Mapping[str, str]) -> str:

@@ -20,7 +20,7 @@ _MATCHER = re.compile(r"([a-zA-Z_]\w*)\s*(?:=~|!~|!=|=)\s*\"")
 _GROUPING = re.compile(r"\b(?:by|on|ignoring|without|group_left)\s*\(([^)]+)\)")
 _RECORDED = re.compile(r"\bsaas:[\w:]+")
 _INTERVALS = re.compile(r"\$__(rate_interval|interval|range)")
-_OWN_VALUE = re.compile(r'\{\{ printf "%q" \$labels\.\w+ \}\}')
+_TEMPLATE = re.compile(r"\{\{.*?\}\}")
 _VARIABLE = re.compile(r"\$\{?\w+(?::\w+)?\}?")
 
 
@@ -54,7 +54,7 @@ def everywhere() -> list[str]:
     """Every expression: of rules, of dashboards, and what the relay asks for."""
     found = [rule["expr"] for rule in rules()]
     asked = [rule.get("annotations", {}).get("relay_exemplars") for rule in rules()]
-    found += [_OWN_VALUE.sub('"x"', selector) for selector in asked if selector]
+    found += [_TEMPLATE.sub('"x"', selector) for selector in asked if selector]
     found += [expr for board in boards() for _, expr in queries(board)]
     return [expr for expr in found if expr != "vector(1)"]
 

@@ -96,11 +96,6 @@ def _tags(text: str) -> Mapping[str, str]:
     return {str(name): str(value) for name, value in tags.items()}
 
 
-def failure(error: Exception) -> Finding:
-    """What is said where the relay itself failed."""
-    return Finding(reason=f"the relay failed: {type(error).__name__}")
-
-
 def annotated(alert: Alert, finding: Finding, link: str | None) -> Alert:
     """The alert with its ids, or with the reason why it has none; instructions are taken out.
 
@@ -132,3 +127,8 @@ def _others(finding: Finding) -> dict[str, str]:
     requests = [item.request_id for item in others if item.request_id]
     more = {"more_trace_ids": [item.trace_id for item in others], "more_request_ids": requests}
     return {name: ", ".join(values) for name, values in more.items() if values}
+
+
+def failure(error: Exception) -> Finding:
+    """What is said where the relay itself failed."""
+    return Finding(reason=f"the relay failed: {type(error).__name__}")

@@ -14,6 +14,7 @@ from opentelemetry.semconv._incubating.attributes import service_attributes as s
 from opentelemetry.semconv.attributes import http_attributes as http
 from opentelemetry.semconv.metrics import http_metrics
 
+from monitoring.quoting import quoted
 from monitoring.specification import Alert, Specification
 from otel_shim import _semconv as semconv
 from otel_shim.relay import measures
@@ -214,7 +215,7 @@ def alert_rule(
         "labels": {**labels, **(own_labels or {})},
         "annotations": {
             **for_people(spec, alert, subject, threshold),
-            **for_relay(spec, alert, subject, instructions),
+            **quoted(for_relay(spec, alert, subject, instructions)),
         },
     }
 

@@ -89,7 +89,7 @@ def everywhere() -> list[str]:
     """Every expression: of rules, of dashboards, and what the relay asks for."""
     found = [rule["expr"] for rule in rules()]
     asked = [rule.get("annotations", {}).get("relay_exemplars") for rule in rules()]
-    found += [_TEMPLATE.sub("x", selector) for selector in asked if selector]
+    found += [_TEMPLATE.sub('"x"', selector) for selector in asked if selector]
     found += [expr for board in boards() for _, expr in queries(board)]
     return [expr for expr in found if expr != "vector(1)"]
 

@@ -1,6 +1,7 @@
 """500 alerts a second through the alert relay while Prometheus and the trace backend are silent.
 
-`python -m monitoring.load --seconds 60`: exits 1 when an alert is lost at an Alertmanager, or later than 2 s.
+`python -m monitoring.load --seconds 60`: exits 1 when an alert is lost at an Alertmanager, or later than 2 s, when the
+rate was not reached, or when no look-up failed.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -28,7 +30,11 @@ ROOT = Path(__file__).resolve().parents[1]
 RATE = 500
 BATCH = 50
 LATEST_SECONDS = 2.0
+LEAST_OF_RATE = 0.98
+MOST_UNDERWAY = 300  # batches: half a minute of them
+PATIENCE_SECONDS = 30.0
 READY_SECONDS = 30.0
+_FAILURES = re.compile(r"^otel_shim_relay_lookup_failures_total\{(.*)\} (\d+)$", re.MULTILINE)
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -103,19 +109,51 @@ def alert(number: int, ends: timedelta = timedelta(minutes=4)) -> dict[str, Any]
     }
 
 
-async def send(url: str, seconds: float) -> tuple[dict[str, float], int]:
-    """Send at the rate; when each alert was sent, and how many batches were not accepted."""
-    sent: dict[str, float] = {}
-    refused = 0
-    async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+@dataclass(slots=True)
+class Sent:
+    """What was sent: when each alert was, in seconds since the epoch, in how many seconds all, and what came of it."""
+
+    alerts: dict[str, float] = field(default_factory=dict)
+    took: float = 0.0
+    refused: int = 0
+    unsent: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Alerts a second; the last batch has its time, too."""
+        return len(self.alerts) / self.took
+
+
+async def send(url: str, seconds: float) -> Sent:
+    """Send each batch when it is due, whether or not those before it were answered."""
+    sent, underway = Sent(), set[asyncio.Task[None]]()
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=MOST_UNDERWAY)
+    async with httpx.AsyncClient(
+        timeout=PATIENCE_SECONDS, trust_env=False, limits=limits
+    ) as client:
         started = time.monotonic()
         for first in range(0, int(RATE * seconds), BATCH):
             await asyncio.sleep(max(0.0, started + first / RATE - time.monotonic()))
+            if len(underway) == MOST_UNDERWAY:
+                sent.unsent += 1
+                continue
             batch = [alert(number) for number in range(first, first + BATCH)]
-            sent |= dict.fromkeys((item["labels"]["number"] for item in batch), time.time())
-            answer = await client.post(f"{url}/api/v2/alerts", json=batch)
-            refused += not answer.is_success
-    return sent, refused
+            sent.alerts |= dict.fromkeys((item["labels"]["number"] for item in batch), time.time())
+            task = asyncio.create_task(post(client, url, batch, sent))
+            underway.add(task)
+            task.add_done_callback(underway.discard)
+        sent.took = time.monotonic() - started + BATCH / RATE
+        await asyncio.gather(*underway)
+    return sent
+
+
+async def post(client: httpx.AsyncClient, url: str, batch: list[Any], sent: Sent) -> None:
+    """Send a batch; note when it was not accepted."""
+    try:
+        answer = await client.post(f"{url}/api/v2/alerts", json=batch)
+        sent.refused += not answer.is_success
+    except httpx.HTTPError:
+        sent.refused += 1
 
 
 async def run(stack: Stack, seconds: float) -> int:
@@ -130,28 +168,50 @@ async def run(stack: Stack, seconds: float) -> int:
         more = ("--prometheus", dead, "--traces", dead)
         stack.start(relay_part(port, stack.out / "state.sqlite", (one, two), *more))
         await asyncio.to_thread(stack.wait_ready, READY_SECONDS)
-        sent, refused = await send(f"http://127.0.0.1:{port}", seconds)
+        url = f"http://127.0.0.1:{port}"
+        sent = await send(url, seconds)
         await asyncio.sleep(LATEST_SECONDS)
-    return judge(sent, refused, managers)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            metrics = (await client.get(f"{url}/metrics")).text
+    return judge(sent, managers, failures(metrics))
 
 
-def judge(sent: dict[str, float], refused: int, managers: Sequence[Alertmanager]) -> int:
-    """Print what was lost and late; 1 when anything was."""
-    bad = refused
-    print(f"{len(sent)} alerts sent, {refused} batches refused")
+def failures(metrics: str) -> dict[str, int]:
+    """The look-ups without an answer that the relay has counted, by backend and reason."""
+    return {labels: int(count) for labels, count in _FAILURES.findall(metrics) if int(count)}
+
+
+def judge(sent: Sent, managers: Sequence[Alertmanager], failed: Mapping[str, int]) -> int:
+    """Print what was lost and late; 1 when anything was, or when it was not the load that was asked for."""
+    slow = sent.rate < RATE * LEAST_OF_RATE
+    print(
+        f"{len(sent.alerts)} alerts sent, {sent.rate:.0f} a second{', too few' if slow else ''}; "
+        f"{sent.refused} batches refused, {sent.unsent} not sent for too many underway"
+    )
+    bad = sent.refused + sent.unsent + slow
     for name, manager in enumerate(managers, start=1):
-        delays = [
-            manager.came[number] - at for number, at in sent.items() if number in manager.came
-        ]
-        lost = len(sent) - len(delays)
-        late = sum(delay > LATEST_SECONDS for delay in delays)
-        bad += lost + late
-        middle = statistics.median(delays) if delays else float("nan")
-        print(
-            f"Alertmanager {name}: {lost} lost, {late} later than {LATEST_SECONDS:g} s; "
-            f"median {middle:.3f} s, longest {max(delays, default=float('nan')):.3f} s"
-        )
-    return 1 if bad else 0
+        bad += judged(f"Alertmanager {name}", sent, manager)
+    asked = ", ".join(f"{labels}: {count}" for labels, count in failed.items())
+    print(f"look-ups without an answer: {asked or 'none, so the backends were not asked'}")
+    return 1 if bad or not failed else 0
+
+
+def judged(name: str, sent: Sent, manager: Alertmanager) -> int:
+    """Print and count what an Alertmanager got late or not at all."""
+    delays = {
+        number: manager.came[number] - at
+        for number, at in sent.alerts.items()
+        if number in manager.came
+    }
+    lost = len(sent.alerts) - len(delays)
+    late = sum(delay > LATEST_SECONDS for delay in delays.values())
+    middle = statistics.median(delays.values()) if delays else float("nan")
+    longest = max(delays, key=lambda number: delays[number], default="-")
+    print(
+        f"{name}: {lost} lost, {late} later than {LATEST_SECONDS:g} s; median {middle:.3f} s, "
+        f"longest {delays.get(longest, float('nan')):.3f} s (alert {longest})"
+    )
+    return lost + late
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _LINKS = {"jaeger": "{url}/trace/{{trace_id}}", "tempo": "{url}/api/traces/{{trace_id}}"}
+_MOST_SECONDS = 1.6
 
 
 def add_to(commands: Any) -> None:
@@ -41,7 +42,11 @@ def add_to(commands: Any) -> None:
         help="file that keeps ids until an alert has ended",
     )
     parser.add_argument(
-        "--budget", type=float, default=1.0, help="seconds that look-ups may hold alerts"
+        "--budget",
+        type=_budget,
+        default=1.2,
+        metavar="SECONDS",
+        help=f"how long look-ups may hold alerts, at most {_MOST_SECONDS:g} (default: 1.2)",
     )
     parser.set_defaults(run=run)
 
@@ -65,6 +70,14 @@ def run(arguments: argparse.Namespace) -> int:
     )
     server.serve(settings, arguments.host, arguments.port)
     return 0
+
+
+def _budget(text: str) -> float:
+    """Seconds; with the rest of the way an alert is to be held for less than two."""
+    seconds = float(text)
+    if not 0 < seconds <= _MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"not above 0 and up to {_MOST_SECONDS:g}: {text}")
+    return seconds
 
 
 def _base(url: str | None) -> str | None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -20,7 +21,36 @@ Alert = dict[str, Any]
 INSTRUCTIONS = "relay_"
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _MOST = 3  # ids in one message
+_HOLDS_SECONDS = 300.0  # an alert without an end: Alertmanager's `resolve_timeout`
 _MOST_CHARACTERS = 300  # of a reason
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """An alert that came, and what tells it from others; times in Unix seconds.
+
+    `ends_at` is in the future while it fires: until then it holds if Prometheus is silent.
+    """
+
+    raw: Alert
+    fingerprint: str
+    starts_at: float
+    ends_at: float
+    resolved: bool
+
+
+def incoming(raw: Any, now: float) -> Incoming:
+    """An alert as read; what is left out is as Alertmanager takes it. Raises ValueError for what is none."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("labels"), dict):
+        raise ValueError("an alert without labels")
+    if not isinstance(raw.get("annotations") or {}, dict):
+        raise ValueError("annotations that are no object")
+    ends_at = instant(raw.get("endsAt"))
+    ended = ends_at is not None and 0 < ends_at <= now
+    ends = ends_at if ends_at is not None and ends_at > 0 else now + _HOLDS_SECONDS
+    starts_at = instant(raw.get("startsAt"))
+    starts = starts_at if starts_at is not None and starts_at > 0 else min(now, ends)
+    return Incoming(raw, fingerprint(raw), starts, ends, ended)
 
 
 def fingerprint(alert: Alert) -> str:
@@ -39,17 +69,11 @@ def instant(text: Any) -> float | None:
     return whole.astimezone(timezone.utc).timestamp() + float(fraction or 0)
 
 
-def is_resolved(alert: Alert, now: float) -> bool:
-    """Whether the alert has ended: Prometheus gives a firing one an end in the future."""
-    ends = instant(alert.get("endsAt"))
-    return ends is not None and 0 < ends <= now
-
-
 def question(alert: Alert) -> Question:
     """What the rule says about its traces. Raises ValueError when that cannot be read."""
     said = {
         name.removeprefix(INSTRUCTIONS): str(value)
-        for name, value in alert.get("annotations", {}).items()
+        for name, value in (alert.get("annotations") or {}).items()
         if name.startswith(INSTRUCTIONS)
     }
     return Question(
@@ -109,3 +133,8 @@ def _others(finding: Finding) -> dict[str, str]:
     requests = [item.request_id for item in others if item.request_id]
     more = {"more_trace_ids": [item.trace_id for item in others], "more_request_ids": requests}
     return {name: ", ".join(values) for name, values in more.items() if values}
+
+
+def failure(error: Exception) -> Finding:
+    """What is said where the relay itself failed."""
+    return Finding(reason=f"the relay failed: {type(error).__name__}")

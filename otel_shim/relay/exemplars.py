@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import httpx
 
 from otel_shim import _semconv as semconv
-from otel_shim.relay.model import LookupFailed, Question, Sighting
+from otel_shim.relay.asking import asked
+from otel_shim.relay.model import Question, Sighting
 
 _TRACE = "trace_id"
 _REQUEST = ("request_id", semconv.SAAS_REQUEST_ID, semconv.SAAS_REQUEST_ID.replace(".", "_"))
@@ -27,13 +29,13 @@ async def find(
         "start": f"{now - question.window:.3f}",
         "end": f"{now:.3f}",
     }
-    try:
-        answer = await client.get(f"{url}/api/v1/query_exemplars", params=parameters)
-        answer.raise_for_status()
-        found = answer.json()
-        return newest(found) if question.newest else chosen(found, question.above)
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LookupFailed(f"Prometheus: {type(error).__name__}") from error
+    address = f"{url}/api/v1/query_exemplars"
+    return await asked(client, "Prometheus", address, parameters, partial(read, question))
+
+
+def read(question: Question, answer: Mapping[str, Any]) -> tuple[Sighting, ...]:
+    """The sightings that the question is after in an answer of the API."""
+    return newest(answer) if question.newest else chosen(answer, question.above)
 
 
 def chosen(answer: Mapping[str, Any], above: float) -> tuple[Sighting, ...]:

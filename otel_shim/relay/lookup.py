@@ -3,112 +3,98 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import httpx
 
-from otel_shim.relay import exemplars, search
+from otel_shim.relay import alerts, exemplars, search
+from otel_shim.relay.backend import Backend
 from otel_shim.relay.measures import Measures
-from otel_shim.relay.model import Finding, LookupFailed, Question, Settings, Sighting
+from otel_shim.relay.model import Finding, Question, Settings
 
-_AT_ONCE = 16
-_Ask = Callable[[Question, float], Awaitable[tuple[Sighting, ...]]]
-
-
-@dataclass(slots=True)
-class _Backend:
-    """A place to ask; after a failure it is left alone until `rests_until` (monotonic seconds)."""
-
-    name: str
-    ask: _Ask
-    rests_until: float = 0.0
+_logger = logging.getLogger(__name__)
+_SHARE = 0.55
+"""Of the time that is left, for a backend after which another one may be asked."""
 
 
 class Lookup:
-    """Asks the backends of the settings.
-
-    One question may ask two backends in turn. `SHARE` of the budget for each leaves time to note that
-    both are silent, so that the next batch does not wait for them.
-    """
-
-    SHARE = 0.45
+    """Asks the backends of the settings, one after the other."""
 
     def __init__(self, settings: Settings, client: httpx.AsyncClient, measures: Measures) -> None:
-        self._settings = settings
         self._measures = measures
-        self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._exemplars = _exemplar_backend(settings, client)
-        self._search = _search_backend(settings, client)
-        for backend in (self._exemplars, self._search):
-            if backend is not None:
-                measures.add("lookup_failures", 0, backend=backend.name)
+        self._exemplars = _exemplar_backend(settings, client, measures)
+        self._search = _search_backend(settings, client, measures)
 
-    async def find(self, questions: Sequence[Question]) -> list[Finding]:
-        """An answer for each, after at most the budget; never raises.
+    async def find(self, questions: Sequence[Question], budget: float) -> list[Finding]:
+        """An answer for each, after at most so many seconds; never raises.
 
         Questions that are the same are asked once.
         """
-        unique = {_key(item): item for item in questions}
-        tasks = {key: asyncio.create_task(self._one(item)) for key, item in unique.items()}
-        if tasks:
-            _, late = await asyncio.wait(tasks.values(), timeout=self._settings.budget)
-            for task in late:
-                task.cancel()
-        return [self._answer(tasks[_key(item)]) for item in questions]
+        deadline = time.monotonic() + budget
+        unique = {repr(item): item for item in questions}
+        found = await asyncio.gather(*(self._safely(item, deadline) for item in unique.values()))
+        answers = dict(zip(unique, found, strict=True))
+        return [answers[repr(item)] for item in questions]
 
-    def _answer(self, task: asyncio.Task[Finding]) -> Finding:
-        if not task.done():
-            return Finding(reason=f"no answer within {self._settings.budget:g} s")
-        return task.result()
+    async def _safely(self, question: Question, deadline: float) -> Finding:
+        try:
+            return await self._one(question, deadline)
+        except Exception as error:  # one question is not to blind the others
+            self._measures.add("errors")
+            _logger.exception("a look-up failed inside the relay")
+            return alerts.failure(error)
 
-    def _rest(self, backend: _Backend) -> None:
-        backend.rests_until = time.monotonic() + self._settings.pause
-        self._measures.add("lookup_failures", backend=backend.name)
-
-    async def _one(self, question: Question) -> Finding:
+    async def _one(self, question: Question, deadline: float) -> Finding:
         if question.no_trace is not None:
             return Finding(reason=question.no_trace)
-        reasons = []
-        for backend, usable in (
-            (self._exemplars, question.exemplars),
-            (self._search, question.service),
-        ):
-            if backend is not None and usable:
-                found = await self._ask(backend, question)
-                if found.sightings:
-                    return found
-                reasons.append(found.reason)
-        return Finding(reason="; ".join(reasons) or "the rule names no source of traces")
+        answers = []
+        usable = [*self._usable(question)]
+        for backend in usable:
+            left = deadline - time.monotonic()
+            found = await backend.find(question, left if backend is usable[-1] else left * _SHARE)
+            if found.sightings:
+                return found
+            answers.append(found)
+        reasons = "; ".join(found.reason for found in answers)
+        may_be_found = any(found.may_be_found for found in answers)
+        return Finding(
+            reason=reasons or "the rule names no source of traces", may_be_found=may_be_found
+        )
 
-    async def _ask(self, backend: _Backend, question: Question) -> Finding:
-        async with self._slots:
-            if time.monotonic() < backend.rests_until:
-                return Finding(reason=f"{backend.name} does not answer")
-            try:
-                sightings = await backend.ask(question, time.time())
-            except LookupFailed as failure:
-                self._rest(backend)
-                return Finding(reason=str(failure))
-        backend.rests_until = 0.0
-        nothing = f"{backend.name} has none in {question.window:g} s"
-        return Finding(sightings, backend.name, "" if sightings else nothing)
+    def _usable(self, question: Question) -> Iterator[Backend]:
+        """Those that the rule has something to ask."""
+        if self._exemplars is not None and question.exemplars:
+            yield self._exemplars
+        if self._search is not None and question.service:
+            yield self._search
 
 
-def _key(question: Question) -> str:
-    return repr(question)
-
-
-def _exemplar_backend(settings: Settings, client: httpx.AsyncClient) -> _Backend | None:
+def _exemplar_backend(
+    settings: Settings, client: httpx.AsyncClient, measures: Measures
+) -> Backend | None:
     url = settings.prometheus
     if url is None:
         return None
-    return _Backend("exemplars", lambda what, now: exemplars.find(client, url, what, now))
+    return Backend(
+        "exemplars",
+        lambda what, now: exemplars.find(client, url, what, now),
+        measures,
+        settings.pause,
+    )
 
 
-def _search_backend(settings: Settings, client: httpx.AsyncClient) -> _Backend | None:
+def _search_backend(
+    settings: Settings, client: httpx.AsyncClient, measures: Measures
+) -> Backend | None:
     url, kind = settings.traces, settings.traces_kind
     if url is None:
         return None
-    return _Backend(kind, lambda what, now: search.find(client, kind, url, what, now))
+    return Backend(
+        kind,
+        lambda what, now: search.find(client, kind, url, what, now),
+        measures,
+        settings.pause,
+        search.LONGEST[kind],
+    )

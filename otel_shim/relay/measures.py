@@ -10,25 +10,25 @@ HELP = {
     "alerts_refused": "Alerts that an Alertmanager did not accept; Prometheus sends them again.",
     "alerts_unaccepted": "Alerts that no Alertmanager accepted.",
     "findings": "Answers to: which trace; by source, or `none`.",
-    "lookup_failures": "Look-ups that a backend did not answer.",
-    "errors": "Failures inside the relay; the alert was passed on without ids.",
+    "lookup_failures": "Look-ups without an answer: refused, unavailable, late, unasked for want of time.",
+    "errors": "Failures inside the relay; alerts were passed on, without ids or ids not kept on disk.",
 }
 PREFIX = "otel_shim_relay_"
 _BOUNDARIES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 
 
 class Measures:
-    """Counters by name and label."""
+    """Counters by name and labels."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter({(name, ""): 0 for name in HELP})
         self._delays = [0] * (len(_BOUNDARIES) + 1)
         self._delay_sum = 0.0
 
-    def add(self, name: str, number: int = 1, **label: str) -> None:
-        """Count; at most one label."""
-        said = "".join(f'{{{key}="{_escaped(value)}"}}' for key, value in label.items())
-        self._counts[name, said] += number
+    def add(self, name: str, number: int = 1, **labels: str) -> None:
+        """Count."""
+        said = ",".join(f'{key}="{_escaped(value)}"' for key, value in labels.items())
+        self._counts[name, f"{{{said}}}" if said else ""] += number
 
     def delayed(self, seconds: float, alerts: int) -> None:
         """Record how long a batch was held before its first delivery began."""

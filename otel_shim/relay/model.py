@@ -11,7 +11,10 @@ from pathlib import Path
 class Settings:
     """What the relay is told; times in seconds.
 
-    `budget` bounds all look-ups for one batch, `pause` is how long a backend that failed is left alone.
+    `budget` bounds all look-ups for one batch, `write_wait` how long it waits for the disk; both together
+    leave a quarter of the two seconds for which an alert may be held to the rest. `pause` is the longest
+    for which a backend that failed is left alone. `again_after` is when an alert that went on without
+    a trace is looked for once more, while nobody waits: with `patience`.
     """
 
     alertmanagers: tuple[str, ...]
@@ -20,7 +23,10 @@ class Settings:
     traces_kind: str
     trace_link: str | None
     state: Path
-    budget: float = 1.0
+    budget: float = 1.2
+    write_wait: float = 0.3
+    again_after: float = 4.0
+    patience: float = 5.0
     pause: float = 15.0
     delivery_timeout: float = 5.0
 
@@ -56,21 +62,32 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The answer for one alert: sightings, the best first, or why there are none."""
+    """The answer for one alert: sightings, the best first, or why there are none.
+
+    `may_be_found`: there are none yet; a backend was too slow, or has not got them yet.
+    """
 
     sightings: tuple[Sighting, ...] = ()
     source: str = ""
     reason: str = ""
+    may_be_found: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What was said about an alert, kept for its re-sends and its end; times in Unix seconds."""
+    """What was said about an alert, kept for its re-sends and its end; times in Unix seconds.
+
+    `ends_at` is when it resolved or, while it fires, until when Prometheus said that it holds.
+    """
 
     finding: Finding
+    ends_at: float
     seen_at: float
-    resolved_at: float | None
 
 
 class LookupFailed(Exception):
     """A backend did not answer, or not as its API says."""
+
+
+class LookupRefused(LookupFailed):
+    """A backend refused this question (4xx); others it may answer."""

@@ -22,7 +22,8 @@ from otel_shim.relay.lookup import Lookup
 from otel_shim.relay.measures import Measures
 from otel_shim.relay.memory import Memory
 from otel_shim.relay.model import Settings
-from otel_shim.relay.relaying import Relaying
+from otel_shim.relay.relaying import Prepared, Relaying
+from otel_shim.relay.second_look import SecondLook
 
 _logger = logging.getLogger(__name__)
 _STOP_SECONDS = 3.0
@@ -31,11 +32,11 @@ _METRICS_TYPE = "text/plain; version=0.0.4"
 
 
 def open_memory(file: Path) -> tuple[Memory, str | None]:
-    """The memory, and why it is not on disk if it is not."""
+    """The memory, and why it is not on disk if it is not: what is in the file is left to its owner."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        return Memory(file), None
-    except (OSError, sqlite3.Error) as error:
+        return Memory(file, time.time()), None
+    except (OSError, sqlite3.Error, ValueError, KeyError, TypeError) as error:
         _logger.error("%s cannot be used, ids are lost with this process: %s", file, error)
         return Memory(None), f"{file}: {error}"
 
@@ -47,19 +48,24 @@ class Relay:
         self.measures = Measures()
         self.memory, self.memory_problem = open_memory(settings.state)
         lookup = Lookup(settings, client, self.measures)
-        self.relaying = Relaying(lookup, self.memory, self.measures, settings.trace_link)
+        self.measures.add("errors", int(self.memory_problem is not None))
+        self.relaying = Relaying(settings, lookup, self.memory, self.measures)
         self.delivery = Delivery(
             settings.alertmanagers, client, self.measures, settings.delivery_timeout
         )
+        self.second_look = SecondLook(self.relaying.again, self._deliver, settings.again_after)
 
     async def take(self, request: Request) -> Response:
         """Pass a batch on; 200 once an Alertmanager has it, else 502: Prometheus sends it again."""
         started = time.monotonic()
-        body, alerts = await self.relaying.prepare(await request.body())
-        self.measures.add("alerts_received", alerts)
-        self.measures.delayed(time.monotonic() - started, alerts)
-        accepted = await self.delivery.deliver(body, alerts)
-        return Response(status_code=200 if accepted else 502)
+        batch = await self.relaying.prepare(await request.body())
+        self.measures.add("alerts_received", batch.alerts)
+        self.measures.delayed(time.monotonic() - started, batch.alerts)
+        self.second_look.at(batch.without)
+        return Response(status_code=200 if await self._deliver(batch) else 502)
+
+    async def _deliver(self, batch: Prepared) -> bool:
+        return await self.delivery.deliver(batch.body, batch.alerts)
 
     async def metrics(self, request: Request) -> Response:
         """The relay's own counters."""
@@ -72,14 +78,14 @@ class Relay:
     async def forget(self) -> None:
         """Delete old memories now and then."""
         while True:
-            with contextlib.suppress(sqlite3.Error):
-                self.memory.forget(time.time())
+            if await asyncio.wrap_future(self.memory.forget(time.time())) is not None:
+                self.measures.add("errors")
             await asyncio.sleep(_FORGET_SECONDS)
 
 
 def create_app(settings: Settings) -> Starlette:
     """The application."""
-    client = httpx.AsyncClient(timeout=settings.budget * Lookup.SHARE, trust_env=False)
+    client = httpx.AsyncClient(timeout=settings.patience, trust_env=False)
     relay = Relay(settings, client)
 
     @contextlib.asynccontextmanager
@@ -88,6 +94,7 @@ def create_app(settings: Settings) -> Starlette:
         forgetting = asyncio.create_task(relay.forget())
         yield
         forgetting.cancel()
+        relay.second_look.stop()
         await relay.delivery.stop(_STOP_SECONDS)
         await client.aclose()
         relay.memory.close()

@@ -12,6 +12,7 @@ import hmac
 import multiprocessing
 import multiprocessing.util
 import os
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -192,7 +193,7 @@ class Publisher:
     def _work(self) -> None:
         ticks = 0
         while not self._closed.wait(TICK_SECONDS if ticks else 0):
-            if self._server is None and self._is_our_turn():
+            if self._server is None and not _is_a_tracker() and self._is_our_turn():
                 self._serve()
             if ticks % _OBSERVE_EACH == 0:
                 self.read()
@@ -234,6 +235,15 @@ class Publisher:
             return True
         given = (authorization or "").encode("utf-8", "replace")
         return hmac.compare_digest(given, f"Bearer {self._token}".encode())
+
+
+def _is_a_tracker() -> bool:
+    """Whether this is the process in which multiprocessing keeps its accounts.
+
+    It is started with the shim like every Python, closes its standard streams, and would serve the port
+    with the log out of order.
+    """
+    return any("multiprocessing.resource_tracker" in part for part in sys.orig_argv)
 
 
 def _handler(publisher: Publisher) -> type[BaseHTTPRequestHandler]:

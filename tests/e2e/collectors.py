@@ -50,12 +50,13 @@ def _request(connection: socket.socket, fake: Fake) -> bool:
     return True
 
 
-def answering(status: str, body: bytes) -> Behaviour:
-    """Answers every request so."""
+def answering(status: str, body: bytes, after: float = 0.0) -> Behaviour:
+    """Answers every request so, after so many seconds."""
     answer = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status.encode(), len(body)) + body
 
     def behave(connection: socket.socket, fake: Fake, over: threading.Event) -> None:
         while _request(connection, fake):
+            over.wait(after)
             connection.sendall(answer)
 
     return behave

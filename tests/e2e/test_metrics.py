@@ -17,14 +17,22 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, Metric
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
 from examples.saas.demo import parts
 from examples.saas.demo.ports import free_ports
 from examples.saas.demo.stack import Part, Stack
 from tests.wheel import ROOT
 
-from . import collectors, environments, matrix, server, test_matrix, test_processes
+from . import (
+    collectors,
+    environments,
+    exported_metrics,
+    matrix,
+    server,
+    test_matrix,
+    test_processes,
+)
 from .apps.people import PEOPLE
 from .collectors import Fake
 from .environments import Environment
@@ -43,10 +51,17 @@ REQUEST_LABELS = {
     "url_scheme",
     "error_type",
 }
+SOMEBODY = re.compile("user|org|request.?id|actor.?(id|pseudonym)|trace|span|audit|mail|token")
+"""What no label may be called."""
+SAMPLE = re.compile(r"^(\w+)\{(.*)\} \S+$", re.MULTILINE)
 WITH_FILE = Environment("locked-file", ("opentelemetry-configuration==0.66b1",))
 """With the extra `config-file`."""
 OPERATOR = "the operators' token of this test"
 PATHS = ("/async", "/sync", "/stream", "/tickets/7", "/quota", "/boom", "/nowhere")
+KNOWN = {"/async", "/sync", "/stream", "/tickets/{ticket_id}", "/quota", "/boom"}
+"""Routes that know who asks."""
+STATUS = re.compile(r"'http.response.status_code', (\d+)")
+EXPORT_SECONDS = 0.5
 Seen = Counter[tuple[str, str]]
 """Requests by route and status."""
 
@@ -64,7 +79,7 @@ class Scraped:
 
         def answers() -> bool:
             try:
-                found.append(httpx.get(self.url, timeout=5).text)
+                found.append(httpx.get(self.url, timeout=20, verify=False).text)
             except httpx.TransportError:
                 return False
             return True
@@ -161,8 +176,8 @@ def test_counters_are_the_requests_sent_on_other_servers(
     assert scraped.counted() == {(test_processes.ROUTE, "200"): asked.total()}
 
 
-def _started(desk: server.Server) -> set[str]:
-    return set(re.findall(r"Started server process \[(\d+)\]", desk.log))
+def _started(desk: server.Server) -> set[int]:
+    return {int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", desk.log)}
 
 
 def test_a_kill_under_traffic(stack: Stack, locked: Environment, tmp_path: Path) -> None:
@@ -183,16 +198,23 @@ def test_a_kill_under_traffic(stack: Stack, locked: Environment, tmp_path: Path)
 def test_the_port_outlives_whoever_served_it(
     stack: Stack, locked: Environment, tmp_path: Path
 ) -> None:
-    """When the process that serves the port dies, another one does, with the same counts."""
+    """The supervisor is killed and its workers live on: one of them serves the port, with the same counts."""
     scraped = start(stack, locked, tmp_path, {})
+    supervisor = scraped.desk.process.process
     sent, _ = send(scraped.desk, 5)
-    serving = _serving(scraped.desk.log)
-    assert len(serving) == 1
+    assert _serving(scraped.desk.log) == [supervisor.pid]
     assert scraped.counted() == sent
-    if serving[0] != scraped.desk.process.process.pid:
-        os.kill(serving[0], signal.SIGKILL)
+    supervisor.kill()
+    supervisor.wait()
+    try:
         server.eventually(lambda: len(_serving(scraped.desk.log)) > 1, 30, "another one serves")
+        assert _serving(scraped.desk.log)[1] in _started(scraped.desk)
         assert scraped.counted() == sent
+        more, _ = send(scraped.desk, 5)
+        assert sum(more.values()) == 5 * len(PATHS)
+        assert scraped.counted() == sent + more
+    finally:
+        os.killpg(supervisor.pid, signal.SIGKILL)  # its workers are nobody's children
 
 
 def _serving(log: str) -> list[int]:
@@ -204,7 +226,7 @@ def _by_environment(otlp: str, out: Path) -> dict[str, str]:
     return {
         **{f"OTEL_{signal}_EXPORTER": "otlp" for signal in ("TRACES", "METRICS")},
         "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,
-        "OTEL_METRIC_EXPORT_INTERVAL": "500",
+        "OTEL_METRIC_EXPORT_INTERVAL": str(int(EXPORT_SECONDS * 1000)),
     }
 
 
@@ -234,32 +256,112 @@ def test_nobody_is_a_label(
     made: Environment,
 ) -> None:
     """Neither on /metrics nor over OTLP; exemplars carry the request and the trace that were returned."""
-    with collectors.listening(collectors.answering("200 OK", b"")) as fake:
+    with collectors.healthy() as fake:
         settings = configured(fake.url, tmp_path)
         scraped = start(stack, environments.make(made), tmp_path, settings)
-        _, answers = send(scraped.desk, 20)
+        sent, answers = send(scraped.desk, 20)
+        answers += [scraped.desk.get("/partner/sync", PEOPLE[0].token)]  # an outgoing call
+        sent["/partner/sync", "500"] += 1
+        server.eventually(lambda: _exported(fake) == sent, 30, "all requests were exported")
         text = scraped.text()
-        total = len(answers)
-        server.eventually(lambda: _total(fake) >= total, 30, "all requests were exported")
         scraped.desk.stop(30)
     returned = {a.headers["x-request-id"]: a.headers["x-trace-id"] for a in answers}
-    personal = {value for p in PEOPLE for value in (p.id, p.org_id, p.name, p.email, p.token)}
-    secrets = personal | returned.keys() | set(returned.values())
-    for labels, _ in COUNT.findall(text):
-        assert {name for name, _ in LABEL.findall(labels)} <= REQUEST_LABELS
+    secrets = {value for p in PEOPLE for value in (p.id, p.org_id, p.name, p.email, p.token)}
+    secrets |= returned.keys() | set(returned.values())
     assert not [secret for secret in secrets if secret in text]
-    points = list(_points(fake))
-    for point in points:
-        values = {str(value) for value in plain(point.attributes).values()}
-        assert {key.replace(".", "_") for key in plain(point.attributes)} <= REQUEST_LABELS
-        assert not values & secrets
-        assert 0.2 in point.explicit_bounds
-    exemplars = [exemplar for point in points for exemplar in point.exemplars]
-    named = [(plain(e.filtered_attributes), e.trace_id.hex()) for e in exemplars]
-    known = [(ids, trace) for ids, trace in named if ids.get("request_id") in returned]
+    _nobody_in({name.replace("_", ".") for name in _label_names(text)}, set())
+    for metric, point in _all_points(fake):
+        named = plain(point.attributes)
+        _nobody_in(named.keys(), {str(value) for value in named.values()} & secrets)
+        for exemplar in getattr(point, "exemplars", ()):
+            assert plain(exemplar.filtered_attributes).keys() <= {"request_id"}, metric
+    _roles_and_plans(dict(LABEL.findall(labels)) for labels, _ in COUNT.findall(text))
+    requests = [plain(point.attributes) for point in _points(fake)]
+    _roles_and_plans({k.replace(".", "_"): str(v) for k, v in each.items()} for each in requests)
+    assert all(0.2 in point.explicit_bounds for point in _points(fake))
+    exemplars = [exemplar for point in _points(fake) for exemplar in point.exemplars]
+    ids = [(plain(e.filtered_attributes).get("request_id"), e.trace_id.hex()) for e in exemplars]
+    known = [(request, trace) for request, trace in ids if request in returned]
     assert len(known) >= len(PATHS)
-    assert all(returned[ids["request_id"]] == trace for ids, trace in known)
-    assert all(ids.keys() == {"request_id"} for ids, _ in named)
+    assert all(returned[str(request)] == trace for request, trace in known)
+
+
+def _nobody_in(names: Iterable[str], values: set[str]) -> None:
+    assert not [name for name in names if SOMEBODY.search(name)]
+    assert not values
+
+
+def _label_names(text: str) -> set[str]:
+    """Of every metric that is served; there are no exemplars in it."""
+    samples = SAMPLE.findall(text)
+    assert len({name for name, _ in samples}) > 3
+    assert " # {" not in text
+    return {label for _, labels in samples for label, _ in LABEL.findall(labels)}
+
+
+def _roles_and_plans(points: Iterable[Mapping[str, str]]) -> None:
+    """Where somebody was known, what he is and on which plan is on each request; nothing else about him."""
+    known = [labels for labels in points if labels.get("http_route") in KNOWN]
+    assert all(labels.keys() <= REQUEST_LABELS for labels in known)
+    there = {(labels["saas_actor_role"], labels["saas_plan"]) for labels in known}
+    assert there == {(person.role, person.plan) for person in PEOPLE}
+
+
+def test_over_otlp_counters_are_the_requests_sent(
+    stack: Stack, locked: Environment, tmp_path: Path
+) -> None:
+    """Of four workers together, before and after one was killed: what it had exported stays, and so does the rest.
+
+    What a worker counted after its last export dies with it over OTLP; here it had none such.
+    """
+    with collectors.healthy() as fake:
+        scraped = start(stack, locked, tmp_path, _by_environment(fake.url, tmp_path))
+        sent, answers = send(scraped.desk, 40)
+        server.eventually(lambda: _exported(fake) == sent, 30, "all requests were exported")
+        victim = workers(answers).pop()
+        os.kill(victim, signal.SIGKILL)
+        server.eventually(
+            lambda: len(_started(scraped.desk)) > WORKERS, 60, "another worker takes its place"
+        )
+        more, answers = send(scraped.desk, 40)
+        assert victim not in workers(answers)
+        assert sum(more.values()) == 40 * len(PATHS)
+        server.eventually(lambda: _exported(fake) == sent + more, 30, "all that follow as well")
+        time.sleep(2 * EXPORT_SECONDS)  # nothing is added by exports that bring nothing new
+        assert _exported(fake) == sent + more
+        assert len({instance for instance, _, _ in _latest(fake)}) == WORKERS + 1
+
+
+def test_over_otlp_the_last_counts_come_at_the_end(
+    stack: Stack, locked: Environment, tmp_path: Path
+) -> None:
+    """A server that is ended before its first export has exported all its requests."""
+    with collectors.healthy() as fake:
+        settings = _by_environment(fake.url, tmp_path) | {"OTEL_METRIC_EXPORT_INTERVAL": "600000"}
+        scraped = start(stack, locked, tmp_path, settings)
+        sent, _ = send(scraped.desk, 5)
+        assert not _exported(fake)
+        scraped.desk.stop(60)
+        assert _exported(fake) == sent
+
+
+def _latest(fake: Fake) -> dict[tuple[str, str, str], int]:
+    """The latest count of each series of each process, by instance, route and the rest; they are cumulative."""
+    latest: dict[tuple[str, str, str], int] = {}
+    for point in exported_metrics.of(fake, "http.server.request.duration"):
+        labels, instance = dict(point.attributes), str(point.resource["service.instance.id"])
+        route = labels.pop("http.route", "/nowhere")
+        if route != "/health":
+            latest[instance, route, str(sorted(labels.items()))] = int(point.value)
+    return latest
+
+
+def _exported(fake: Fake) -> Seen:
+    """The requests that were exported, by route and status."""
+    seen: Seen = Counter()
+    for (_, route, labels), count in _latest(fake).items():
+        seen[route, STATUS.findall(labels)[0]] += count
+    return seen
 
 
 def test_a_scrape_of_many_routes(
@@ -294,58 +396,86 @@ def _timed(url: str) -> float:
 
 
 def _metrics(fake: Fake) -> Iterator[Metric]:
-    for path, body in fake.bodies:
+    for path, body in list(fake.bodies):
         if path == "/v1/metrics":
             for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
                 yield from (metric for scope in resource.scope_metrics for metric in scope.metrics)
 
 
-def _points(fake: Fake) -> Iterator[HistogramDataPoint]:
+def _all_points(fake: Fake) -> Iterator[tuple[str, Any]]:
+    """Every point of every metric, of each kind."""
     for metric in _metrics(fake):
-        if metric.name == "http.server.request.duration":
-            yield from metric.histogram.data_points
+        data: Any = getattr(metric, str(metric.WhichOneof("data")))
+        for point in data.data_points:
+            yield metric.name, point
 
 
-def _total(fake: Fake) -> int:
-    """The requests in the latest export of each process; they are cumulative."""
-    latest: dict[tuple[int, str], int] = {}
-    for point in _points(fake):
-        if plain(point.attributes).get("http.route") != "/health":
-            latest[point.start_time_unix_nano, str(plain(point.attributes))] = point.count
-    return sum(latest.values())
+def _points(fake: Fake) -> list[Any]:
+    return [point for name, point in _all_points(fake) if name == "http.server.request.duration"]
 
 
 def test_the_summary_from_a_real_prometheus(
     stack: Stack, locked: Environment, tmp_path: Path
 ) -> None:
-    """The sample's figures come over OTLP and are in the summary, for operators only."""
-    api, prometheus = free_ports(2)
+    """The sample's figures come over OTLP, alerts from an Alertmanager, and are in the summary, for operators only."""
+    api, prometheus, alertmanager = free_ports(3)
     stack.start(_prometheus(prometheus, tmp_path))
+    stack.start(_alertmanager(alertmanager, tmp_path))
     argv = (
         *(locked.program("opentelemetry-instrument"), locked.program("uvicorn")),
         *("--app-dir", str(ROOT / "examples/saas"), "api.app:app", "--port", str(api)),
     )
-    stack.start(Part("api", argv, parts.url(api, "/health"), env=_api(prometheus, tmp_path)))
+    stack.start(
+        Part("api", argv, parts.url(api, "/health"), env=_api(prometheus, alertmanager, tmp_path))
+    )
     stack.wait_ready(server.READY_SECONDS)
+    alerts = [_alert("ApiServerErrors", "critical"), _alert("Watchdog", "heartbeat")]
+    httpx.post(parts.url(alertmanager, "/api/v2/alerts"), json=alerts).raise_for_status()
     path = "/v1/ops/monitoring/operational-summary"
     with httpx.Client(base_url=parts.url(api), timeout=10) as client:
         assert client.get(path).status_code == 403
 
+        found: list[Any] = []
+
         def complete() -> bool:
             client.get("/planning/plans")
-            summary = client.get(path, headers={"X-Operator-Token": OPERATOR}).json()
-            return bool(
-                summary["quotas"] and summary["endpoints"] and summary["requests"]["p95_ms"]
-            )
+            found.append(client.get(path, headers={"X-Operator-Token": OPERATOR}).json())
+            figures = found[-1]["quotas"] and found[-1]["endpoints"]
+            latency = found[-1]["requests"]["p95_ms"]
+            return bool(figures and latency and not found[-1]["missing"])
 
-        server.eventually(complete, 60, "the summary has figures")
-        summary = client.get(path, headers={"X-Operator-Token": OPERATOR}).json()
+        server.eventually(complete, 120, "the summary has figures, and all of them")
+        summary = found[-1]
     refused = next(e for e in summary["endpoints"] if e["route"] == "/planning/plans")
     assert refused["availability"] == 1.0
     assert summary["requests"]["client_error_ratio"] > 0
     assert {quota["plan"] for quota in summary["quotas"]} <= {"free", "pro", "team", "enterprise"}
     assert all(quota["limit"] > 0 for quota in summary["quotas"])
-    assert summary["missing"] == ["alertmanager: OTEL_SHIM_ALERTMANAGER_URL is not set"]
+    (alert,) = summary["alerts"]
+    assert (alert["name"], alert["severity"]) == ("ApiServerErrors", "critical")
+    assert (alert["service"], alert["endpoint"]) == ("api", "GET /a")
+    assert alert["annotations"] == {"trace_id": "abc", "request_id": "r-1"}
+    assert alert["since"]
+
+
+def _alert(name: str, severity: str) -> dict[str, Any]:
+    """As the relay passes it on."""
+    given = {"trace_id": "abc", "request_id": "r-1", "internal": "not shown"}
+    labels = {"alertname": name, "severity": severity, "service": "api", "endpoint": "GET /a"}
+    return {"labels": labels, "annotations": given}
+
+
+def _alertmanager(port: int, out: Path) -> Part:
+    config = out / "alertmanager.yaml"
+    config.write_text("{route: {receiver: nobody}, receivers: [{name: nobody}]}\n")
+    argv = (
+        str(ROOT / ".build/bin/alertmanager"),
+        f"--config.file={config}",
+        f"--storage.path={out / 'alertmanager'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+    )
+    return Part("alertmanager", argv, parts.url(port, "/-/ready"))
 
 
 def _prometheus(port: int, out: Path) -> Part:
@@ -361,7 +491,7 @@ def _prometheus(port: int, out: Path) -> Part:
     return Part("prometheus", argv, parts.url(port, "/-/ready"))
 
 
-def _api(prometheus: int, out: Path) -> dict[str, str]:
+def _api(prometheus: int, alertmanager: int, out: Path) -> dict[str, str]:
     receiver = parts.url(prometheus, "/api/v1/otlp/v1/metrics")
     return {
         "OTEL_SERVICE_NAME": "api",
@@ -371,6 +501,7 @@ def _api(prometheus: int, out: Path) -> dict[str, str]:
         "OTEL_METRIC_EXPORT_INTERVAL": "1000",
         "OTEL_SHIM_SECRET": server.SECRET,
         "OTEL_SHIM_PROMETHEUS_URL": parts.url(prometheus),
+        "OTEL_SHIM_ALERTMANAGER_URL": parts.url(alertmanager),
         "SAAS_DATABASE_URL": f"sqlite:///{out / 'saas.db'}",
         "SAAS_OPERATOR_TOKEN": OPERATOR,
     }

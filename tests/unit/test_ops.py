@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
 import urllib.parse
@@ -149,10 +150,21 @@ def test_a_backend_that_is_unwell_is_named(
     url = backend(answer)
     began = time.monotonic()
     found = summary(Backends(url, url))
-    assert time.monotonic() - began < 4 * ops.SECONDS  # a bound, not a measurement
+    assert time.monotonic() - began < 4 * ops.WITHIN_SECONDS  # a bound, not a measurement
     assert {text.partition(":")[0] for text in found.missing} == {*ops.queries(), "alerts"}
     assert found.requests == ops.Requests()
     assert found.alerts == []
+
+
+def test_silent_backends_hold_an_operator_for_two_seconds_at_most() -> None:
+    """Sockets that take a connection and say nothing: what is missing is named in time."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        found = summary(Backends(url, url))
+        assert time.monotonic() - began < ops.WITHIN_SECONDS
+    assert len(found.missing) == len(ops.queries()) + 1
+    assert all("no answer within" in text or "imeout" in text for text in found.missing)
 
 
 def test_one_backend_away_leaves_the_other(backend: Callable[[Answer], str]) -> None:

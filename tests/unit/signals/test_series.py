@@ -316,3 +316,17 @@ def test_names_are_those_of_the_contract() -> None:
         kind = kinds[metric["instrument"]]
         description = Description(kind, metric["metric_name"], metric["unit"], "", (), ())
         assert metric_name(description) == metric["annotations"]["prometheus"]
+
+
+def test_the_tracker_of_multiprocessing_serves_nobody(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is started with the shim too, and has closed its standard streams; another process takes the port."""
+    code = "from multiprocessing.resource_tracker import main;main(5)"
+    monkeypatch.setattr("sys.orig_argv", ["python", "-c", code])
+    publisher = Publisher(directory.path, "127.0.0.1", free_ports(1)[0], None)
+    publisher.start()
+    time.sleep(1.5 * scrape.TICK_SECONDS)
+    served = publisher._server
+    publisher.close()
+    assert served is None

@@ -188,7 +188,7 @@ func (x *extractor) nextBefore(position int) bool {
 func (x *extractor) holdOf(span ptrace.Span, from *origin) *hold {
 	c := &x.waiting[0]
 	h := &hold{origin: from, trace: c.trace, node: c.node, own: c.own, since: x.now}
-	h.size = int64(x.sizes.SpanSize(span))
+	h.size = heapOfHold + int64(x.sizes.SpanSize(span)) + heapIn(span)
 	h.span = ptrace.NewSpan()
 	span.MoveTo(h.span)
 	return h
@@ -203,6 +203,6 @@ func (x *extractor) originOf(rs ptrace.ResourceSpans, ss ptrace.ScopeSpans) *ori
 	ss.Scope().CopyTo(o.scope)
 	alone := ptrace.NewTraces()
 	o.placeIn(alone)
-	o.size = int64(x.sizes.TracesSize(alone))
+	o.size = heapOfOrigin + int64(x.sizes.TracesSize(alone)) + heapOf(o.resource.Attributes()) + heapOf(o.scope.Attributes())
 	return o
 }

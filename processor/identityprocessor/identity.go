@@ -65,6 +65,9 @@ var (
 // stops are in the order of their fixed numbers.
 var stops = [...]*identity{nil, stopRoot, stopBarred, stopConflict, stopMismatch, unusable}
 
+// isExplicit says whether a span that carries this is a source.
+func (id *identity) isExplicit() bool { return id != nil && id.explicit }
+
 // size is the number of members.
 func (id *identity) size() (n int) {
 	for rest := id.code; rest != ""; n++ {
@@ -145,7 +148,7 @@ func (s *stamps) stamp(attributes pcommon.Map, words *vocabulary) {
 			origin = semconv.SaasIdentityOriginAncestor
 		}
 	}
-	if s.inferred {
+	if s.inferred != [maxGroups]bool{} {
 		origin = semconv.SaasIdentityOriginDescendants
 	}
 	if origin != "" {

@@ -1,6 +1,7 @@
 package identityprocessor
 
 import (
+	"hash/maphash"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -32,7 +33,7 @@ func newMemory(cfg *Config, now func() time.Duration) *memory {
 	return &memory{
 		rules: &rules{
 			reader: reader{vocabulary: newVocabulary(cfg)},
-			remote: remoteRule{mode: cfg.Remote, lists: cfg.RemoteServices},
+			remote: remoteRule{mode: cfg.Remote, lists: cfg.RemoteServices, seed: maphash.MakeSeed()},
 			upward: cfg.Upward == upwardLocal,
 		},
 		traces:           map[pcommon.TraceID]*trace{},
@@ -92,8 +93,7 @@ func (m *memory) trace(id pcommon.TraceID, now time.Duration) *trace {
 // it live longer. A span that must be kept makes all later ones of its trace kept.
 func (m *memory) touch(t *trace, a *arrival, now time.Duration) {
 	if t.waiting != nil {
-		t.waiting.seen = now
-		m.holding.byQuiet.MoveToBack(t.waiting.quiet)
+		m.holding.awaken(t, now)
 	}
 	if a.keep {
 		t.kept = true
@@ -134,9 +134,10 @@ func (m *memory) keep(holds []*hold) {
 			m.holding.dismiss(h, reasonSettled)
 		case h.trace.forgotten != 0:
 			m.holding.dismiss(h, h.trace.forgotten)
+		default:
+			m.holding.fit(h.trace)
 		}
 	}
-	m.holding.fit()
 }
 
 // expire makes due whatever has waited long enough, and forgets what is too old.
@@ -184,7 +185,7 @@ func (m *memory) take(most int) []*hold {
 // given the time for that.
 func (m *memory) conclude(h *hold) stamps {
 	v := h.trace.judge(h.node, &h.own)
-	s := stamps{taken: v.stamps, reason: v.reason, keep: m.kept.has(h.trace.id)}
+	s := stamps{taken: v.stamps, reason: v.reason, keep: h.trace.kept || m.kept.has(h.trace.id)}
 	if !v.wait {
 		return s
 	}

@@ -128,7 +128,7 @@ func TestTightLimitsNeverGiveAnotherIdentity(t *testing.T) {
 		sink := new(consumertest.TracesSink)
 		p := start(t, tight(random), sink)
 		for _, batch := range cut(random, shuffled(random, spans)) {
-			require.NoError(t, p.ConsumeTraces(context.Background(), batchOf(batch)))
+			send(t, p, batch)
 		}
 		require.NoError(t, p.Shutdown(context.Background()))
 		counted.check(t, seed, spans, sink.AllTraces(), sameOrNothing(oracleOf(spans)))
@@ -140,21 +140,25 @@ func TestTightLimitsNeverGiveAnotherIdentity(t *testing.T) {
 func TestRefusalsLoseAndDoubleNothing(t *testing.T) {
 	counted := census{}
 	defer counted.log(t)
-	for seed := range uint64(40) {
-		random := rand.New(rand.NewPCG(seed, 3))
-		spans := forest(random, 4, 1+random.IntN(60))
-		moody := &moodySink{random: rand.New(rand.NewPCG(seed, 4))}
-		cfg := createDefaultConfig().(*Config)
-		cfg.Quiet, cfg.Wait = 20*time.Millisecond, 40*time.Millisecond
-		p := start(t, cfg, moody)
-		var senders sync.WaitGroup
-		for _, batch := range cut(random, shuffled(random, spans)) {
-			senders.Go(func() { send(t, p, batch) })
-		}
-		senders.Wait()
-		require.Eventually(t, func() bool { return moody.SpanCount() >= len(spans) }, 10*time.Second, time.Millisecond)
-		require.NoError(t, p.Shutdown(context.Background()))
-		counted.check(t, seed, spans, moody.AllTraces(), sameOrNothing(oracleOf(spans)))
+	for seed := range uint64(rounds) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 3))
+			spans := forest(random, 4, 1+random.IntN(60))
+			moody := &moodySink{random: rand.New(rand.NewPCG(seed, 4))}
+			p := start(t, createDefaultConfig().(*Config), moody)
+			var senders sync.WaitGroup
+			for _, batch := range cut(random, shuffled(random, spans)) {
+				pause := time.Duration(random.IntN(12)) * time.Second
+				senders.Go(func() {
+					time.Sleep(pause)
+					send(t, p, batch)
+				})
+			}
+			senders.Wait()
+			time.Sleep(10 * time.Minute) // also what was refused often has left
+			require.NoError(t, p.Shutdown(context.Background()))
+			counted.check(t, seed, spans, moody.AllTraces(), sameOrNothing(oracleOf(spans)))
+		})
 	}
 }
 
@@ -218,7 +222,7 @@ func tight(random *rand.Rand) *Config {
 	cfg.MaxTraces = 1 + random.IntN(4)
 	cfg.MaxSpansPerTrace = 1 + random.IntN(30)
 	cfg.MaxSpans = cfg.MaxSpansPerTrace + random.IntN(100)
-	cfg.MaxHeldBytes = int64(1 + random.IntN(2000))
+	cfg.MaxHeldBytes = int64(1 + random.IntN(20_000))
 	return cfg
 }
 

@@ -56,7 +56,7 @@ func (d *disk) entries() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := len(d.content)
-	if _, ok := d.content[keyBounds]; ok {
+	if _, ok := d.content[keyPages]; ok {
 		n--
 	}
 	return n
@@ -187,6 +187,7 @@ func TestHeldSpanSurvivesAndIsCompleted(t *testing.T) {
 		p = startOn(t, d, createDefaultConfig().(*Config), sink)
 		assert.Zero(t, sink.SpanCount())
 		require.NoError(t, p.ConsumeTraces(context.Background(), batchOf([]plain{known(2, 1)})))
+		p.settleDown()
 		assert.Equal(t, 2, sink.SpanCount())
 		assert.Equal(t, 1, d.entries(), "one span of the entry is still held")
 		time.Sleep(11 * time.Second)
@@ -228,21 +229,23 @@ func TestFailingStoragePushesBack(t *testing.T) {
 	require.NoError(t, p.ConsumeTraces(context.Background(), batchOf([]plain{known(1, 0), unknown(3, 2)})))
 	d.fails.Store(true)
 	require.NoError(t, p.ConsumeTraces(context.Background(), batchOf([]plain{unknown(2, 1)})), "what cannot be deleted was delivered all the same")
+	p.settleDown()
 	assert.Equal(t, 3, sink.SpanCount())
 	assert.Equal(t, 1, d.entries())
 	d.fails.Store(false)
+	require.Eventually(t, func() bool { return d.entries() == 0 }, 5*time.Second, time.Millisecond, "it is deleted once that is possible")
 }
 
-// Many entries, more than are reserved at once, over several lives.
-func TestEntriesBeyondOneReservation(t *testing.T) {
+// Many entries, more than a page has, over several lives.
+func TestEntriesOfSeveralPages(t *testing.T) {
 	d, sink := newDisk(), new(consumertest.TracesSink)
 	cfg := createDefaultConfig().(*Config)
 	p := startOn(t, d, cfg, sink)
-	for n := range 2*reservation + 10 {
+	for n := range 2*pageSize + 10 {
 		batch := batchOf([]plain{unknown(3, 2)})
 		spansIn(batch).At(0).SetTraceID([16]byte{14: byte(n >> 8), 15: byte(n)})
 		require.NoError(t, p.ConsumeTraces(context.Background(), batch))
-		if n == reservation/2 {
+		if n == pageSize/2 {
 			p.kill()
 			p = startOn(t, d, cfg, sink)
 		}
@@ -250,7 +253,7 @@ func TestEntriesBeyondOneReservation(t *testing.T) {
 	p.kill()
 	p = startOn(t, d, cfg, sink)
 	require.NoError(t, p.Shutdown(context.Background()))
-	assert.Equal(t, 2*reservation+10, sink.SpanCount())
+	assert.Equal(t, 2*pageSize+10, sink.SpanCount())
 	assert.Zero(t, d.entries())
 }
 
@@ -263,7 +266,7 @@ func TestShutdownLeavesInTheStorageWhatIsRefused(t *testing.T) {
 	assert.Equal(t, 1, d.entries())
 }
 
-func TestDamagedEntryIsCountedAndLeft(t *testing.T) {
+func TestDamagedEntryIsCountedAndDropped(t *testing.T) {
 	d, b := newDisk(), newBench(t, nil)
 	p := startOn(t, d, createDefaultConfig().(*Config), b.sink)
 	require.NoError(t, p.ConsumeTraces(context.Background(), batchOf([]plain{unknown(3, 2)})))
@@ -287,14 +290,14 @@ func TestStartRefusesAStorageThatDoesNotWork(t *testing.T) {
 	other := newDisk()
 	other.opens = errDisk
 	damaged := newDisk()
-	damaged.content[keyBounds] = []byte{1}
+	damaged.content[keyPages] = []byte{1}
 	unreadable := newDisk()
 	unreadable.fails.Store(true)
 	for says, host := range map[string]component.Host{
 		"`storage: file_storage` is not among `service::extensions`": componenttest.NewNopHost(),
 		"`storage: file_storage` cannot store":                       notStoring{},
 		"`storage: file_storage` cannot be opened":                   other,
-		"damaged entry `bounds`":                                     damaged,
+		"damaged entry `pages`":                                      damaged,
 		"`storage: file_storage` cannot be read":                     unreadable,
 	} {
 		cfg := createDefaultConfig().(*Config)

@@ -51,8 +51,8 @@ func (all inferences) of(t *trace) *inference {
 	return i
 }
 
-// complete adds to a verdict what the descendants of a held span agree on.
-func (i *inference) complete(h *hold, v *verdict) (inferred bool) {
+// complete adds to a verdict what the descendants of a held span agree on, and says for which groups.
+func (i *inference) complete(h *hold, v *verdict) (inferred [maxGroups]bool) {
 	t := h.trace
 	for g := range t.rules.groups {
 		own := h.own[g]
@@ -63,8 +63,7 @@ func (i *inference) complete(h *hold, v *verdict) (inferred bool) {
 			continue
 		}
 		found, why := i.found(t, h.node, g, own)
-		v.stamps[g] = found
-		inferred = inferred || found != nil
+		v.stamps[g], inferred[g] = found, found != nil
 		if t.rules.groups[g].hold && why != 0 {
 			v.reason = why
 		}
@@ -150,7 +149,7 @@ func (i *inference) rise(t *trace, n int32, g int) {
 		to.partial = united(to.partial, own)
 	}
 	switch {
-	case at.marks.shut() || given == nil:
+	case given == nil || at.is(markEdge) || at.is(markFanIn) && !own.isExplicit():
 	case t.sameProcess(at, parent):
 		to.local = joined(to.local, given)
 	case parent.is(markClient) && !t.bars(at, parent):

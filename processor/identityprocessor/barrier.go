@@ -70,6 +70,7 @@ type service struct {
 	name, namespace string
 	instance        string // its id, or a fingerprint
 	lists           uint64 // lists of `remote_services` it is in
+	counted         bool   // by a trace
 }
 
 // remoteRule says between which services identity is inherited.

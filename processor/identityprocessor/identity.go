@@ -15,12 +15,15 @@ import (
 // source, so that a sender cannot fill the memory with attribute values.
 const maxIdentityBytes = 4096
 
-// A remembered span costs up to spanBytes, an identity and a service of up to ordinaryBytes
-// included. What is longer counts as more spans.
-const ordinaryBytes, spanBytes = 256, 100
+// A remembered span costs up to spanBytes at five spans a trace, where what they say takes up to
+// traceBytes. What a trace says beyond that counts as more spans.
+const spanBytes, traceBytes = 100, 200
 
-// surcharge is how many spans more something of this length counts as.
-func surcharge(bytes int) int32 { return int32(max(0, bytes-ordinaryBytes) / spanBytes) }
+// identityBytes and serviceBytes are what one takes besides its text.
+const identityBytes, serviceBytes = 40, 72
+
+// cataloguedBytes is the longest code that is catalogued.
+const cataloguedBytes = 256
 
 // identity is what one span carries of one group. It is interned and never changed. Its members are
 // kept as they are compared, one after the other: there are as many as there are requests.
@@ -315,10 +318,10 @@ type catalog[T any] struct {
 	misses        int // in a row
 }
 
-// skips says that a code is long, so that many would take much memory, or probably new. Which ones are looked up all the same depends on the
-// code, so that it shows when codes begin to come again.
+// skips says that a code is long, so that many would take much memory, or probably new. Which ones
+// are looked up all the same depends on the code, so that it shows when codes begin to come again.
 func skips[T any, C string | []byte](c *catalog[T], code C) bool {
-	return len(code) > ordinaryBytes || c.misses > catalogPatience && code[len(code)-1]&15 != 0
+	return len(code) > cataloguedBytes || c.misses > catalogPatience && code[len(code)-1]&15 != 0
 }
 
 func (c *catalog[T]) find(code []byte) *T {

@@ -66,7 +66,7 @@ func TestBlockingConsumerPushesBack(t *testing.T) {
 		sent := 0
 		for ; err == nil; sent++ {
 			require.Less(t, sent, 100_000, "it holds without bound")
-			err = p.ConsumeTraces(context.Background(), batchOf([]plain{unknown(1, 99).in(uint8(1+sent%200))}))
+			err = p.ConsumeTraces(context.Background(), batchOf([]plain{unknown(1, 99).in(uint8(1 + sent%200))}))
 			time.Sleep(time.Millisecond)
 		}
 		require.ErrorIs(t, err, errFull)

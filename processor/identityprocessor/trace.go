@@ -53,7 +53,7 @@ type trace struct {
 	waiting    *waiting // while spans are held
 	older      *trace   // in memory.byAge
 	younger    *trace
-	surcharge  int32  // spans that what is long in its palettes counts as
+	bytes      int32  // of what its palettes hold
 	expires    uint32 // second, rounded up
 	forgotten  reason // set once memory has let it go
 	kept       bool   // has a span that must not be sampled out
@@ -103,13 +103,15 @@ func (t *trace) numberOf(id *identity) number {
 		return unusable.fixed
 	}
 	if t.identities.size() > before {
-		t.surcharge += surcharge(len(id.code))
+		t.bytes += identityBytes + int32(len(id.code))
 	}
 	return n
 }
 
 // weight is how many spans a trace counts as.
-func (t *trace) weight() int { return len(t.nodes) + int(t.surcharge) }
+func (t *trace) weight() int {
+	return len(t.nodes) + (max(traceBytes, int(t.bytes))-traceBytes)/spanBytes
+}
 
 func (t *trace) serviceOf(at *node) *service {
 	if at.service == 0 {
@@ -118,15 +120,16 @@ func (t *trace) serviceOf(at *node) *service {
 	return t.services.at(int(at.service) - 1)
 }
 
-// numberOfService numbers a service; one too many shares with nobody.
+// numberOfService numbers a service; one too many shares with nobody. The first trace that has it
+// counts it: mostly it is the service of many.
 func (t *trace) numberOfService(s *service) number {
 	if s == nil {
 		return 0
 	}
-	before := t.services.size()
 	n, _ := t.services.number(s, 1)
-	if t.services.size() > before {
-		t.surcharge += surcharge(len(s.name) + len(s.namespace) + len(s.instance))
+	if !s.counted {
+		s.counted = true
+		t.bytes += serviceBytes + int32(len(s.name)+len(s.namespace)+len(s.instance))
 	}
 	return n
 }

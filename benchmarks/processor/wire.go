@@ -53,11 +53,16 @@ func (s *sender) export(payload []byte) error {
 	return s.connection.Invoke(ctx, exportMethod, &request, &response)
 }
 
-// exportUntilTaken does what an OTLP client does: it sends again until it is acknowledged.
-func (s *sender) exportUntilTaken(payload []byte) {
-	for s.export(payload) != nil {
+// exportUntilTaken does what an OTLP client does: it sends again until it is acknowledged. It returns
+// how often it did; to refuse a batch for minutes is a fault.
+func (s *sender) exportUntilTaken(payload []byte) (again int) {
+	for began := time.Now(); s.export(payload) != nil; again++ {
+		if time.Since(began) > 10*giveUpAfter {
+			panic("a batch is refused for too long")
+		}
 		time.Sleep(20 * time.Millisecond)
 	}
+	return again
 }
 
 // received is one span as it came out.
@@ -144,18 +149,18 @@ func newTally(t *traffic) *tally {
 }
 
 func (y *tally) look(r received) {
+	of := orgOf(y.traffic.spans[r.number].trace)
+	if r.org != "" && r.org != of {
+		y.wrong++
+	}
 	if y.times[r.number] > 0 {
 		y.doubled++
 		return
 	}
 	y.times[r.number]++
 	y.at[r.number] = r.at
-	switch r.org {
-	case orgOf(y.traffic.spans[r.number].trace):
-	case "":
+	if r.org == "" {
 		y.unstamped++
-	default:
-		y.wrong++
 	}
 	if r.kept {
 		y.kept++

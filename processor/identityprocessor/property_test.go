@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -26,7 +28,7 @@ var rounds, soaking = func() (int, bool) {
 	if set, err := strconv.Atoi(os.Getenv("IDENTITY_TEST_ROUNDS")); err == nil {
 		return set, true
 	}
-	return 250, false
+	return 600, false
 }()
 
 // Whatever the order of arrival and the cut into batches, the organisation is the oracle's, the
@@ -35,17 +37,92 @@ func TestAnyOrderGivesTheOraclesResult(t *testing.T) {
 	counted := census{}
 	defer counted.log(t)
 	for seed := range uint64(rounds) {
-		random := rand.New(rand.NewPCG(seed, 1))
-		spans := forest(random, 3, 1+random.IntN(60))
-		sink := new(consumertest.TracesSink)
-		p := start(t, createDefaultConfig().(*Config), sink)
-		arrived := repeatSome(random, shuffled(random, spans))
-		for _, batch := range cut(random, arrived) {
-			require.NoError(t, p.ConsumeTraces(context.Background(), batchOf(batch)))
-		}
-		require.NoError(t, p.Shutdown(context.Background()))
-		counted.check(t, seed, arrived, sink.AllTraces(), sameAs(oracleOf(spans)))
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 1))
+			spans := forest(random, 3, 1+random.IntN(60))
+			sink := new(consumertest.TracesSink)
+			p := start(t, sharing(t, random), sink)
+			arrived := repeatSome(random, shuffled(random, spans))
+			for _, batch := range cut(random, arrived) {
+				require.NoError(t, p.ConsumeTraces(context.Background(), batchOf(batch)))
+			}
+			require.NoError(t, p.Shutdown(context.Background()))
+			counted.check(t, seed, arrived, sink.AllTraces(), sameAs(oracleOf(spans)))
+		})
 	}
+}
+
+// sharing is a configuration in which some services share identity, and so does the oracle's.
+func sharing(t *testing.T, random *rand.Rand) *Config {
+	cfg := createDefaultConfig().(*Config)
+	switch random.IntN(3) {
+	case 0:
+		cfg.Remote = remoteAll
+	case 1:
+		cfg.Remote, cfg.RemoteServices = remoteList, [][]string{{"api", "partner"}, {"connector", "tool", "partner"}}
+	}
+	oracleSharing = cfg
+	t.Cleanup(func() { oracleSharing = createDefaultConfig().(*Config) })
+	return cfg
+}
+
+// Spans of one id contradict each other, in any order: whatever is taken is what some variant of an
+// ancestor says, or some span of the trace below, and nothing is lost or doubled.
+func TestContradictingDuplicates(t *testing.T) {
+	counted := census{}
+	defer counted.log(t)
+	for seed := range uint64(rounds) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 9))
+			size := 1 + random.IntN(30)
+			spans := forest(random, 2, size)
+			for range 1 + len(spans)/4 {
+				of := spans[random.IntN(len(spans))]
+				again := grow(random, of.trace, of.id, size)
+				again.name = fmt.Sprintf("%s again %d", again.name, len(spans))
+				spans = append(spans, again)
+			}
+			sink := new(consumertest.TracesSink)
+			cfg := createDefaultConfig().(*Config)
+			cfg.Upward = []string{upwardOff, upwardLocal}[random.IntN(2)]
+			p := start(t, cfg, sink)
+			time.Sleep(11 * time.Second)
+			for _, batch := range cut(random, shuffled(random, spans)) {
+				require.NoError(t, p.ConsumeTraces(context.Background(), batchOf(batch)))
+			}
+			time.Sleep(11 * time.Second)
+			require.NoError(t, p.Shutdown(context.Background()))
+			counted.check(t, seed, spans, sink.AllTraces(), func(s plain, got given) bool {
+				switch got.origin {
+				case semconv.SaasIdentityOriginAncestor:
+					return slices.ContainsFunc(variantsAbove(spans, s), func(above plain) bool {
+						e := effective(above)
+						return above.identified() && e.org == got.org && e.user == got.user && e.plan == got.plan && e.anonymous == got.anonymous
+					})
+				case semconv.SaasIdentityOriginDescendants:
+					return cfg.Upward == upwardLocal && oracleOf(spans).known(s.trace, got)
+				}
+				return got.org == s.org && got.user == s.user
+			})
+		})
+	}
+}
+
+// variantsAbove are all spans that some way of parents leads to.
+func variantsAbove(spans []plain, s plain) (above []plain) {
+	seen := map[uint8]bool{}
+	for next := []uint8{s.parent}; len(next) > 0; next = next[1:] {
+		if seen[next[0]] {
+			continue
+		}
+		seen[next[0]] = true
+		for _, other := range spans {
+			if other.trace == s.trace && other.id == next[0] {
+				above, next = append(above, other), append(next, other.parent)
+			}
+		}
+	}
+	return above
 }
 
 // Left alone until it is quiet, a span gets what the oracle infers from the spans received by then.
@@ -84,7 +161,11 @@ func TestNothingIsLeftAfterTTL(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 8))
 		p := start(t, createDefaultConfig().(*Config), consumertest.NewNop())
 		most := 0
-		for range rounds {
+		var heaps []uint64
+		for round := range 8 * rounds {
+			if soaking && round%rounds == rounds-1 {
+				heaps = append(heaps, liveHeap().HeapAlloc)
+			}
 			batch := batchOf(forest(random, 3, 1+random.IntN(60)))
 			batch.ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(0).Attributes().PutStr(semconv.AuditRecordID, "a")
 			retraceAll(batch, random.Uint64())
@@ -93,6 +174,10 @@ func TestNothingIsLeftAfterTTL(t *testing.T) {
 			p.mu.Lock()
 			most = max(most, p.memory.spans)
 			p.mu.Unlock()
+		}
+		if soaking {
+			t.Logf("live heap over time: %d", heaps)
+			require.Less(t, float64(slices.Max(heaps[4:])), 1.2*float64(slices.Max(heaps[:4])), "it grows")
 		}
 		require.Less(t, most, 2*61*3*62, "more is remembered than what came within ttl, and within its renewal")
 		time.Sleep(4 * time.Minute)
@@ -123,15 +208,17 @@ func TestTightLimitsNeverGiveAnotherIdentity(t *testing.T) {
 	counted := census{}
 	defer counted.log(t)
 	for seed := range uint64(rounds) {
-		random := rand.New(rand.NewPCG(seed, 2))
-		spans := forest(random, 5, 1+random.IntN(40))
-		sink := new(consumertest.TracesSink)
-		p := start(t, tight(random), sink)
-		for _, batch := range cut(random, shuffled(random, spans)) {
-			send(t, p, batch)
-		}
-		require.NoError(t, p.Shutdown(context.Background()))
-		counted.check(t, seed, spans, sink.AllTraces(), sameOrNothing(oracleOf(spans)))
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 2))
+			spans := forest(random, 5, 1+random.IntN(40))
+			sink := new(consumertest.TracesSink)
+			p := start(t, tight(random), sink)
+			for _, batch := range cut(random, shuffled(random, spans)) {
+				send(t, p, batch)
+			}
+			require.NoError(t, p.Shutdown(context.Background()))
+			counted.check(t, seed, spans, sink.AllTraces(), sameOrNothing(oracleOf(spans)))
+		})
 	}
 }
 
@@ -173,6 +260,7 @@ func send(t *testing.T, p consumer.Traces, spans []plain) {
 			return
 		}
 		require.False(t, consumererror.IsPermanent(err))
+		time.Sleep(time.Millisecond)
 		var partial consumererror.Traces
 		if errors.As(err, &partial) {
 			left = partial.Data()

@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/consumer/consumertest"
 	"go.opentelemetry.io/collector/extension/xextension/storage"
+	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/processor/processortest"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -39,6 +40,7 @@ type disk struct {
 	mu      sync.Mutex
 	content map[string][]byte
 	fails   atomic.Bool
+	reads   atomic.Int64
 	opens   error
 }
 
@@ -91,6 +93,7 @@ func (c *diskClient) Batch(_ context.Context, operations ...*storage.Operation) 
 	for _, o := range operations {
 		switch o.Type {
 		case storage.Get:
+			c.reads.Add(1)
 			o.Value = c.content[o.Key]
 		case storage.Set:
 			c.content[o.Key] = o.Value
@@ -141,27 +144,59 @@ func startOn(t testing.TB, d *disk, cfg *Config, to consumer.Traces) *killable {
 // Killed at any moment and started again on the same disk, under a next consumer that refuses at
 // random: every acknowledged span comes out, with the oracle's identity or none.
 func TestKilledProcessorsLoseNothing(t *testing.T) {
-	for seed := range uint64(60) {
-		random := rand.New(rand.NewPCG(seed, 6))
-		spans := forest(random, 4, 1+random.IntN(60))
-		moody := &moodySink{random: rand.New(rand.NewPCG(seed, 7))}
-		d := newDisk()
-		cfg := createDefaultConfig().(*Config)
-		cfg.Upward = upwardOff
-		p := startOn(t, d, cfg, moody)
-		for _, batch := range cut(random, shuffled(random, spans)) {
-			send(t, p, batch)
-			if random.IntN(8) == 0 {
-				p.kill()
-				p = startOn(t, d, cfg, moody)
+	for seed := range uint64(rounds / 4) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 6))
+			spans := forest(random, 4, 1+random.IntN(60))
+			moody := &moodySink{random: rand.New(rand.NewPCG(seed, 7))}
+			d := newDisk()
+			cfg := createDefaultConfig().(*Config)
+			cfg.Upward = upwardOff
+			p := startOn(t, d, cfg, moody)
+			for _, batch := range cut(random, shuffled(random, spans)) {
+				send(t, p, batch)
+				if random.IntN(8) == 0 {
+					p.kill()
+					p = startOn(t, d, cfg, moody)
+				}
 			}
-		}
-		require.NoError(t, p.Shutdown(context.Background()))
-		for d.entries() > 0 { // refused at shutdown
-			require.NoError(t, startOn(t, d, cfg, moody).Shutdown(context.Background()))
-		}
-		checkAtLeastOnce(t, seed, spans, moody.AllTraces(), sameOrNothing(oracleOf(spans)))
+			require.NoError(t, p.Shutdown(context.Background()))
+			for d.entries() > 0 { // refused at shutdown
+				require.NoError(t, startOn(t, d, cfg, moody).Shutdown(context.Background()))
+			}
+			checkAtLeastOnce(t, seed, spans, moody.AllTraces(), sameOrNothing(oracleOf(spans)))
+		})
 	}
+}
+
+// However long one entry stays, a start reads the pages that have some, not every number since.
+func TestStartReadsOnlyWhatIsThere(t *testing.T) {
+	d, sink := newDisk(), new(consumertest.TracesSink)
+	cfg := createDefaultConfig().(*Config)
+	cfg.Quiet, cfg.Wait, cfg.TTL = time.Hour, time.Hour, time.Hour
+	p := startOn(t, d, cfg, sink)
+	require.NoError(t, p.ConsumeTraces(context.Background(), batchOf([]plain{unknown(3, 2)})))
+	for n := range 8 * pageSize {
+		batch := []plain{unknown(5, 4).in(2)}
+		require.NoError(t, p.ConsumeTraces(context.Background(), batchOf(batch)))
+		if n%100 == 0 {
+			require.NoError(t, p.ConsumeTraces(context.Background(), batchOf([]plain{known(4, 0).in(2)})))
+			p.settleDown()
+		}
+		if n%100 == 99 {
+			p.mu.Lock()
+			p.memory.forget(p.memory.traces[pcommon.TraceID{15: 2}], reasonTraces, p.now())
+			p.mu.Unlock()
+			p.wake()
+			p.settleDown()
+		}
+	}
+	p.kill()
+	d.reads.Store(0)
+	p = startOn(t, d, cfg, sink)
+	assert.LessOrEqual(t, int(d.reads.Load()), 2*pageSize+1)
+	held, _ := (&bench{identityProcessor: p.identityProcessor}).level()
+	assert.Positive(t, held)
 }
 
 func checkAtLeastOnce(t *testing.T, seed uint64, sent []plain, out []ptrace.Traces, right verdictOn) {

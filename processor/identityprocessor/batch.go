@@ -103,7 +103,7 @@ func (s *surveyor) see(c *candidate) (placed, lacking bool) {
 	a.own = s.rules.own(s.span, s.resource, &s.own, s.trace(a.trace, s.now))
 	c.trace, c.node = s.observe(&a, s.now)
 	c.own = a.own
-	if c.trace.kept && !keep {
+	if c.trace.more.kept && !keep {
 		c.span.Attributes().PutBool(semconv.SaasSamplingKeep, true)
 	}
 	return true, !s.rules.complete(&a.own)
@@ -112,7 +112,7 @@ func (s *surveyor) see(c *candidate) (placed, lacking bool) {
 // complete says whether no group is lacking.
 func (r *rules) complete(own *claims) bool {
 	for g := range r.groups {
-		if own[g] == nil || !own[g].explicit {
+		if !own[g].isExplicit() {
 			return false
 		}
 	}
@@ -122,7 +122,7 @@ func (r *rules) complete(own *claims) bool {
 // satisfied says whether no group that holds is lacking, with what was taken.
 func (r *rules) satisfied(own, taken *claims) bool {
 	for g := range r.groups {
-		if r.groups[g].hold && taken[g] == nil && (own[g] == nil || !own[g].explicit) {
+		if r.groups[g].hold && taken[g] == nil && !own[g].isExplicit() {
 			return false
 		}
 	}

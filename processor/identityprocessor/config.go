@@ -33,9 +33,10 @@ const (
 )
 
 // Bounds of the limits themselves: `max_traces` sizes a table that is made at the start, nodes are
-// numbered in 32 bits, and seconds are counted in them.
+// numbered in linkBits, and seconds are counted in 32.
 const (
 	mostTraces = 10_000_000
+	mostLinked = noLink - 1
 	mostSpans  = 1_000_000_000
 	longestTTL = 24 * time.Hour
 )
@@ -223,7 +224,7 @@ func (cfg *Config) validateBounds() error {
 		bounded("max_held_bytes", cfg.MaxHeldBytes, 0),
 		bounded("max_traces", cfg.MaxTraces, mostTraces),
 		bounded("max_spans", cfg.MaxSpans, mostSpans),
-		bounded("max_spans_per_trace", cfg.MaxSpansPerTrace, 0),
+		bounded("max_spans_per_trace", cfg.MaxSpansPerTrace, mostLinked),
 	}
 	if cfg.Quiet > cfg.Wait {
 		errs = append(errs, fmt.Errorf("%w (%v over %v)", errQuietOverWait, cfg.Quiet, cfg.Wait))

@@ -114,6 +114,7 @@ func TestRefusals(t *testing.T) {
 		"spans zero":          {map[string]any{"max_spans_per_trace": 0}, "`max_spans_per_trace` must be greater than zero, not 0"},
 		"ttl too long":        {map[string]any{"ttl": "25h"}, "`ttl` must be at most 24h0m0s, not 25h0m0s"},
 		"traces too many":     {map[string]any{"max_traces": 10_000_001}, "`max_traces` must be at most 10000000, not 10000001"},
+		"a trace too large":   {map[string]any{"max_spans": 3_000_000, "max_spans_per_trace": 2_097_151}, "`max_spans_per_trace` must be at most 2097150, not 2097151"},
 		"spans too many":      {map[string]any{"max_spans": 1_000_000_001}, "`max_spans` must be at most 1000000000, not 1000000001"},
 		"quiet over wait":     {map[string]any{"quiet": "11s"}, "`quiet` is longer than `wait`: lower `quiet` or raise `wait` (11s over 10s)"},
 		"wait over ttl":       {map[string]any{"wait": "2m"}, "`wait` is longer than `ttl`: lower `wait` or raise `ttl` (2m0s over 1m0s)"},

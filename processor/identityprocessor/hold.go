@@ -97,15 +97,15 @@ func (w *holding) admit(h *hold) {
 // awaken says that a trace, which has spans waiting from now on, had a span received then.
 func (w *holding) awaken(t *trace, seen time.Duration) {
 	switch {
-	case t.waiting == nil:
-		t.waiting = &waiting{spans: map[int32]*hold{}}
-	case t.waiting.seen >= seen:
+	case t.more.waiting == nil:
+		t.extended().waiting = &waiting{spans: map[int32]*hold{}}
+	case t.more.waiting.seen >= seen:
 		return
 	default:
-		w.byQuiet.Remove(t.waiting.quiet)
+		w.byQuiet.Remove(t.more.waiting.quiet)
 	}
-	t.waiting.seen = seen
-	t.waiting.quiet = insert(&w.byQuiet, t, func(other *trace) bool { return other.waiting.seen <= seen })
+	t.more.waiting.seen = seen
+	t.more.waiting.quiet = insert(&w.byQuiet, t, func(other *trace) bool { return other.more.waiting.seen <= seen })
 }
 
 // insert puts an entry behind the last that comes before it. Batches are admitted in the order in
@@ -126,20 +126,20 @@ func (w *holding) dismiss(h *hold, why reason) {
 	w.move(h)
 	w.due = append(w.due, h)
 	h.unlink()
-	if t := h.trace; len(t.waiting.spans) == 0 {
-		w.byQuiet.Remove(t.waiting.quiet)
-		t.waiting = nil
+	if t := h.trace; len(t.more.waiting.spans) == 0 {
+		w.byQuiet.Remove(t.more.waiting.quiet)
+		t.more.waiting = nil
 	}
 }
 
 // link puts a span in front of those that wait under its id.
 func (h *hold) link() {
-	h.after = h.trace.waiting.spans[h.node]
+	h.after = h.trace.more.waiting.spans[h.node]
 	if h.after != nil {
 		h.after.before = h
 	}
-	h.trace.waiting.spans[h.node] = h
-	h.trace.waiting.bytes += h.size
+	h.trace.more.waiting.spans[h.node] = h
+	h.trace.more.waiting.bytes += h.size
 }
 
 func (h *hold) unlink() {
@@ -147,15 +147,15 @@ func (h *hold) unlink() {
 	case h.before != nil:
 		h.before.after = h.after
 	case h.after != nil:
-		h.trace.waiting.spans[h.node] = h.after
+		h.trace.more.waiting.spans[h.node] = h.after
 	default:
-		delete(h.trace.waiting.spans, h.node)
+		delete(h.trace.more.waiting.spans, h.node)
 	}
 	if h.after != nil {
 		h.after.before = h.before
 	}
 	h.before, h.after = nil, nil
-	h.trace.waiting.bytes -= h.size
+	h.trace.more.waiting.bytes -= h.size
 }
 
 // move counts a span as leaving. Its origin counts on both sides while it has spans on both.
@@ -172,11 +172,11 @@ func (w *holding) move(h *hold) {
 
 // dismissAll makes all waiting spans of a trace due, the oldest first.
 func (w *holding) dismissAll(t *trace, why reason) {
-	if t.waiting == nil {
+	if t.more.waiting == nil {
 		return
 	}
 	var waiting []*hold
-	for _, h := range t.waiting.spans {
+	for _, h := range t.more.waiting.spans {
 		for ; h != nil; h = h.after {
 			waiting = append(waiting, h)
 		}
@@ -214,26 +214,26 @@ func (w *holding) dismissReceivedBy(moment time.Duration, why reason) {
 
 // wake makes due what has become settled in a trace.
 func (w *holding) wake(t *trace) {
-	if t.waiting == nil || len(t.waiting.woken) == 0 {
+	if t.more.waiting == nil || len(t.more.waiting.woken) == 0 {
 		return
 	}
-	slices.Sort(t.waiting.woken)
+	slices.Sort(t.more.waiting.woken)
 	var settled []*hold
-	for _, n := range slices.Compact(t.waiting.woken) {
-		for h := t.waiting.spans[n]; h != nil; h = h.after {
+	for _, n := range slices.Compact(t.more.waiting.woken) {
+		for h := t.more.waiting.spans[n]; h != nil; h = h.after {
 			if !t.judge(n, &h.own).wait {
 				settled = append(settled, h)
 			}
 		}
 	}
-	t.waiting.woken = t.waiting.woken[:0]
+	t.more.waiting.woken = t.more.waiting.woken[:0]
 	w.dismissInOrder(settled, reasonSettled)
 }
 
 // fit makes spans due until the waiting ones are within the limit: those of this trace if it has
 // more than its share, else the oldest.
 func (w *holding) fit(t *trace) {
-	if t.waiting != nil && t.waiting.bytes > w.limit/traceShare {
+	if t.more.waiting != nil && t.more.waiting.bytes > w.limit/traceShare {
 		w.dismissAll(t, reasonBytes)
 	}
 	for w.waiting > w.limit {

@@ -20,7 +20,7 @@ const maxIdentityBytes = 4096
 const spanBytes, traceBytes = 100, 200
 
 // identityBytes and serviceBytes are what one takes besides its text.
-const identityBytes, serviceBytes = 40, 72
+const identityBytes, serviceBytes = 32, 72
 
 // cataloguedBytes is the longest code that is catalogued.
 const cataloguedBytes = 256
@@ -28,11 +28,35 @@ const cataloguedBytes = 256
 // identity is what one span carries of one group. It is interned and never changed. Its members are
 // kept as they are compared, one after the other: there are as many as there are requests.
 type identity struct {
-	code     string           // members in the order of their bits; equal codes are equal identities
-	others   *[]pcommon.Value // values of the members that are no strings
-	explicit bool             // has the key, or says that there is none
-	stop     reason           // set where this is no identity, but why there will be none
-	fixed    number           // the same in every trace, for stops
+	code string // members in the order of their bits; equal codes are equal identities
+	rare *rare  // nil for most
+}
+
+// rare is what most identities have not.
+type rare struct {
+	others []pcommon.Value // values of the members that are no strings
+	partly bool            // it has no key, nor says that there is none: it is no source
+	stop   reason          // set where this is no identity, but why there will be none
+	fixed  number          // the same in every trace, for stops
+}
+
+var partlyFilled = &rare{partly: true}
+
+// isExplicit says whether a span that carries this is a source.
+func (id *identity) isExplicit() bool { return id != nil && (id.rare == nil || !id.rare.partly) }
+
+func (id *identity) stop() reason {
+	if id.rare == nil {
+		return 0
+	}
+	return id.rare.stop
+}
+
+func (id *identity) fixed() number {
+	if id.rare == nil {
+		return 0
+	}
+	return id.rare.fixed
 }
 
 // memberHead is the bit of a member, the type of its value and the length of its text.
@@ -58,18 +82,15 @@ type claims [maxGroups]*identity
 // Stops stand in the place of an identity where it is settled that there is none. A nil identity
 // means that this is not settled yet.
 var (
-	stopRoot     = &identity{fixed: 1, stop: reasonRoot}
-	stopBarred   = &identity{fixed: 2, stop: reasonBarred}
-	stopConflict = &identity{fixed: 3, stop: reasonConflict}
-	stopMismatch = &identity{fixed: 4, stop: reasonMismatch}
-	unusable     = &identity{fixed: 5, stop: reasonConflict, explicit: true}
+	stopRoot     = &identity{rare: &rare{fixed: 1, stop: reasonRoot, partly: true}}
+	stopBarred   = &identity{rare: &rare{fixed: 2, stop: reasonBarred, partly: true}}
+	stopConflict = &identity{rare: &rare{fixed: 3, stop: reasonConflict, partly: true}}
+	stopMismatch = &identity{rare: &rare{fixed: 4, stop: reasonMismatch, partly: true}}
+	unusable     = &identity{rare: &rare{fixed: 5, stop: reasonConflict}}
 )
 
 // stops are in the order of their fixed numbers.
 var stops = [...]*identity{nil, stopRoot, stopBarred, stopConflict, stopMismatch, unusable}
-
-// isExplicit says whether a span that carries this is a source.
-func (id *identity) isExplicit() bool { return id != nil && id.explicit }
 
 // size is the number of members.
 func (id *identity) size() (n int) {
@@ -101,7 +122,7 @@ func joined(a, b *identity) *identity {
 		return b
 	case b == nil || a == b:
 		return a
-	case a.stop == 0 && b.stop == 0 && a.code == b.code:
+	case a.stop() == 0 && b.stop() == 0 && a.code == b.code:
 		return a
 	}
 	return stopConflict
@@ -121,7 +142,7 @@ func (id *identity) stamp(attributes pcommon.Map, names []string) {
 			continue
 		}
 		if empty(value) {
-			(*id.others)[other].CopyTo(value)
+			id.rare.others[other].CopyTo(value)
 		}
 		other++
 	}
@@ -230,8 +251,7 @@ func (r *reader) intern(g int, s *statement) *identity {
 		return known
 	}
 	id := r.nursery.identity()
-	*id = identity{code: r.nursery.text(r.code), others: s.others()}
-	id.explicit = s.set&r.groups[g].key != 0 || s.anonymous(&r.groups[g])
+	*id = identity{code: r.nursery.text(r.code), rare: s.rare(s.set&r.groups[g].key == 0 && !s.anonymous(&r.groups[g]))}
 	r.catalogs[g].put(id.code, id)
 	return id
 }
@@ -282,8 +302,8 @@ func (id *identity) isSaidBy(s *statement) bool {
 	return rest == ""
 }
 
-// others copies the values that are no strings, because those of a batch do not outlive it.
-func (s *statement) others() *[]pcommon.Value {
+// rare copies the values that are no strings, because those of a batch do not outlive it.
+func (s *statement) rare(partly bool) *rare {
 	var others []pcommon.Value
 	for set := s.set; set != 0; set &= set - 1 {
 		bit := uint8(bits.TrailingZeros64(set))
@@ -292,10 +312,13 @@ func (s *statement) others() *[]pcommon.Value {
 			from.values[bit].CopyTo(others[len(others)-1])
 		}
 	}
-	if others == nil {
-		return nil
+	switch {
+	case others != nil:
+		return &rare{others: others, partly: partly}
+	case partly:
+		return partlyFilled
 	}
-	return &others
+	return nil
 }
 
 // appendText writes a text with its length, which fits where the whole is within bounds.

@@ -184,7 +184,7 @@ func TestNothingIsLeftAfterTTL(t *testing.T) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		require.Zero(t, p.memory.spans)
-		require.Empty(t, p.memory.traces)
+		require.Zero(t, p.memory.traces.count)
 		require.Zero(t, p.memory.byAge.count)
 		require.Zero(t, p.memory.holding.count)
 		require.Zero(t, p.memory.holding.bytes())

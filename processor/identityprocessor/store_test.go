@@ -185,7 +185,7 @@ func TestStartReadsOnlyWhatIsThere(t *testing.T) {
 		}
 		if n%100 == 99 {
 			p.mu.Lock()
-			p.memory.forget(p.memory.traces[pcommon.TraceID{15: 2}], reasonTraces, p.now())
+			p.memory.forget(p.memory.traces.get(pcommon.TraceID{15: 2}), reasonTraces, p.now())
 			p.mu.Unlock()
 			p.wake()
 			p.settleDown()

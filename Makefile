@@ -131,10 +131,15 @@ reliability: setup ## Real Collectors killed, restarted, added and sampling unde
 reliability-short: setup binaries ## The same on a tenth of the traffic, in about 20 seconds, and configurations that refuse the start
 	@cd benchmarks/processor && $(BENCH_GO) test -count=1 -short ./...
 
+.PHONY: fuzz
+fuzz: setup ## Random OTLP and configurations at the processor (FUZZTIME=20s for each of the two)
+	@cd $(PROCESSOR) && for target in FuzzConsumeTraces FuzzConfigValidate; do \
+	$(BENCH_GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),20s) . || exit 1; done
+
 .PHONY: soak
-soak: setup ## The processor's properties on more than a million random spans each (about 5 minutes)
+soak: setup ## The processor's properties on more than a million random spans each, refusals and kills included (about 8 minutes)
 	@cd $(PROCESSOR) && IDENTITY_TEST_ROUNDS=17000 $(BENCH_GO) test -count=1 -timeout 60m -v \
-	-run 'TestAnyOrder|TestQuietGives|TestTightLimits|TestNothingIsLeft|TestLarge' .
+	-run 'TestAnyOrder|TestQuietGives|TestContradicting|TestTightLimits|TestRefusals|TestKilled|TestNothingIsLeft|TestLarge' .
 
 .PHONY: setup
 setup: $(UV)

@@ -13,7 +13,8 @@ const (
 	segment       = 2_500   // traces that are under way together
 	auditEvery    = 100     // traces
 	decisionWait  = 4 * time.Second
-	inTime        = decisionWait / 2 // after the first span of a trace the sampler cannot have decided yet
+	inTime        = decisionWait / 2       // after the first span of a trace the sampler cannot have decided yet
+	segmentEvery  = 500 * time.Millisecond // so that not more traces are undecided than the shipped sampler remembers
 )
 
 // The moments at which a trace is audited, and the trace id that a client uses again and again.
@@ -125,6 +126,7 @@ func (s *story) play(client *sender, backend *sink, first int) {
 	s.send(client, children)
 	s.send(client, roots)
 	s.send(client, late)
+	defer func() { time.Sleep(time.Until(began.Add(segmentEvery))) }()
 	for trace := first; trace < first+segment; trace += auditEvery {
 		if kind, id := s.audits(trace); s.marked[id] && kind != auditReused && time.Since(began) < inTime {
 			s.must = append(s.must, s.early[id]...)

@@ -118,9 +118,9 @@ bench-calendar: setup ## CPU that the launcher adds to a synchronisation of 1 00
 	@ROUNDS=$(or $(ROUNDS),15) $(ENVS)/calendar/bin/python -m benchmarks.calendar
 
 .PHONY: bench-processor
-bench-processor: setup ## What completing identity costs a Collector, beside other processors (SPANS=600000, ONLY=alone,held,whole,delays)
+bench-processor: setup ## What completing identity costs a Collector, beside other processors (SPANS=500000, ONLY=alone,held,whole,delays)
 	@collector/build.sh otelcol-shim
-	@cd benchmarks/processor && $(BENCH_GO) run . -spans $(or $(SPANS),600000) -only '$(ONLY)'
+	@cd benchmarks/processor && $(BENCH_GO) run . -spans $(or $(SPANS),500000) -only '$(ONLY)'
 
 .PHONY: reliability
 reliability: setup ## Real Collectors killed, restarted, added and sampling under load: nothing acknowledged or audited is lost

@@ -73,6 +73,8 @@ type received struct {
 	origin  bool
 	kept    bool
 	audited bool
+
+	namespace string // of its service
 }
 
 // sink is the backend: it hands every span to look.
@@ -106,9 +108,15 @@ func (s *sink) Export(_ context.Context, request ptraceotlp.ExportRequest) (ptra
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, rs := range request.Traces().ResourceSpans().All() {
+		namespace := ""
+		if value, ok := rs.Resource().Attributes().Get("service.namespace"); ok {
+			namespace = value.AsString()
+		}
 		for _, ss := range rs.ScopeSpans().All() {
 			for _, span := range ss.Spans().All() {
-				s.look(read(span, now))
+				r := read(span, now)
+				r.namespace = namespace
+				s.look(r)
 			}
 		}
 	}

@@ -54,6 +54,7 @@ func putMany(into pcommon.Map, n int, name, value string) {
 // What held spans count as is what they take on the heap, however they are made and however few come
 // in a batch: `max_held_bytes` is a bound on it.
 func TestHeldBytesAreHeap(t *testing.T) {
+	skipWhereShort(t)
 	const spans = 5000
 	for name, fill := range heapShapes {
 		for _, batch := range []int{1, 100} {
@@ -100,3 +101,11 @@ func orphans(t *testing.T, first, n int, fill func(ptrace.Span)) ptrace.Traces {
 }
 
 const spanOfNobody = 1 << 40
+
+// skipWhereShort is for tests that measure the heap: with the race detector, which is slow, they would
+// measure that.
+func skipWhereShort(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures the heap, without the race detector")
+	}
+}

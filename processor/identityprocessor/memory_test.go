@@ -23,6 +23,7 @@ import (
 // What is remembered of a span is at most 100 bytes of live heap, everything counted: as many traces as are remembered by default,
 // each with a request id of its own, and the organisations and users of a thousand people.
 func TestMemoryOfARememberedSpan(t *testing.T) {
+	skipWhereShort(t)
 	for _, spans := range []int{5, 50} {
 		t.Run(fmt.Sprintf("%d spans a trace", spans), func(t *testing.T) {
 			cfg := createDefaultConfig().(*Config)
@@ -50,6 +51,7 @@ func TestMemoryOfARememberedSpan(t *testing.T) {
 // themselves counts too, each span with an organisation, a request and a service of its own, or with
 // very long ones, in one trace or in many.
 func TestHostileSpansStayWithinTheLimits(t *testing.T) {
+	skipWhereShort(t)
 	const most, batches = 100_000, 1000
 	for name, test := range map[string]struct{ traces, text int }{
 		"one trace":            {1, 20},

@@ -23,12 +23,21 @@ import (
 	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
 )
 
-// rounds is how many random forests each property is tried on; `make soak` sets more.
-var rounds, soaking = func() (int, bool) {
-	if set, err := strconv.Atoi(os.Getenv("IDENTITY_TEST_ROUNDS")); err == nil {
-		return set, true
+// rounds is how many random forests each property is tried on: 1500, fewer where a test is to be short,
+// as with the race detector; `make soak` sets more.
+func rounds() int {
+	switch {
+	case soaking:
+		return soakRounds
+	case testing.Short():
+		return 100
 	}
-	return 600, false
+	return 1500
+}
+
+var soakRounds, soaking = func() (int, bool) {
+	set, err := strconv.Atoi(os.Getenv("IDENTITY_TEST_ROUNDS"))
+	return set, err == nil
 }()
 
 // Whatever the order of arrival and the cut into batches, the organisation is the oracle's, the
@@ -36,7 +45,7 @@ var rounds, soaking = func() (int, bool) {
 func TestAnyOrderGivesTheOraclesResult(t *testing.T) {
 	counted := census{}
 	defer counted.log(t)
-	for seed := range uint64(rounds) {
+	for seed := range uint64(rounds()) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			spans := forest(random, 3, 1+random.IntN(60))
@@ -71,7 +80,7 @@ func sharing(t *testing.T, random *rand.Rand) *Config {
 func TestContradictingDuplicates(t *testing.T) {
 	counted := census{}
 	defer counted.log(t)
-	for seed := range uint64(rounds) {
+	for seed := range uint64(rounds()) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 9))
 			size := 1 + random.IntN(30)
@@ -130,7 +139,7 @@ func variantsAbove(spans []plain, s plain) (above []plain) {
 func TestQuietGivesTheOraclesResult(t *testing.T) {
 	counted := census{}
 	defer counted.log(t)
-	for seed := range uint64(rounds) {
+	for seed := range uint64(rounds()) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 5))
 			spans := shuffled(random, forest(random, 3, 1+random.IntN(40)))
@@ -162,8 +171,8 @@ func TestNothingIsLeftAfterTTL(t *testing.T) {
 		p := start(t, createDefaultConfig().(*Config), consumertest.NewNop())
 		most := 0
 		var heaps []uint64
-		for round := range 8 * rounds {
-			if soaking && round%rounds == rounds-1 {
+		for round := range min(8*rounds(), 20_000) {
+			if soaking && round%2500 == 2499 {
 				heaps = append(heaps, liveHeap().HeapAlloc)
 			}
 			batch := batchOf(forest(random, 3, 1+random.IntN(60)))
@@ -207,7 +216,7 @@ func retraceAll(batch ptrace.Traces, n uint64) {
 func TestTightLimitsNeverGiveAnotherIdentity(t *testing.T) {
 	counted := census{}
 	defer counted.log(t)
-	for seed := range uint64(rounds) {
+	for seed := range uint64(rounds()) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 2))
 			spans := forest(random, 5, 1+random.IntN(40))
@@ -227,7 +236,7 @@ func TestTightLimitsNeverGiveAnotherIdentity(t *testing.T) {
 func TestRefusalsLoseAndDoubleNothing(t *testing.T) {
 	counted := census{}
 	defer counted.log(t)
-	for seed := range uint64(rounds) {
+	for seed := range uint64(rounds()) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 3))
 			spans := forest(random, 4, 1+random.IntN(60))
@@ -242,7 +251,7 @@ func TestRefusalsLoseAndDoubleNothing(t *testing.T) {
 				})
 			}
 			senders.Wait()
-			time.Sleep(10 * time.Minute) // also what was refused often has left
+			time.Sleep(3 * time.Minute) // also what was refused often has left
 			require.NoError(t, p.Shutdown(context.Background()))
 			counted.check(t, seed, spans, moody.AllTraces(), sameOrNothing(oracleOf(spans)))
 		})

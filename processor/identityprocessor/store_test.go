@@ -144,7 +144,7 @@ func startOn(t testing.TB, d *disk, cfg *Config, to consumer.Traces) *killable {
 // Killed at any moment and started again on the same disk, under a next consumer that refuses at
 // random: every acknowledged span comes out, with the oracle's identity or none.
 func TestKilledProcessorsLoseNothing(t *testing.T) {
-	for seed := range uint64(rounds / 4) {
+	for seed := range uint64(rounds() / 4) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 6))
 			spans := forest(random, 4, 1+random.IntN(60))

@@ -62,7 +62,7 @@ func listOf(gateways []*gateway) string {
 }
 
 // What may come twice: a share of the spans, which a killed gateway had sent on but not deleted from its
-// volume; and as many requests as the balancer had under way when its list changed.
+// volume; and the requests that the balancer has under way when its list changes, or a gateway dies.
 const doubledAtMost, underWay = 0.05, 100
 
 // tier is a balancer with its gateways and their backend under load.
@@ -102,14 +102,14 @@ func (r *tier) send(t *testing.T, from, to float64, during func()) {
 
 func (r *tier) out() int { return len(r.traffic.spans) - locked(r.backend, r.tally.lost) }
 
-// check waits for all spans.
-func (r *tier) check(t *testing.T) {
+// check waits for all spans. All requests that are under way may have been sent again so often.
+func (r *tier) check(t *testing.T, again int) {
 	t.Cleanup(func() { t.Logf("%d spans: %s", len(r.traffic.spans), locked(r.backend, r.tally.String)) })
 	waitUntil(t, func() bool { return r.out() == len(r.traffic.spans) })
 	if wrong := locked(r.backend, func() int { return r.tally.wrong }); wrong > 0 {
 		t.Errorf("%d spans have another organisation", wrong)
 	}
-	if doubled := locked(r.backend, func() int { return r.tally.doubled }); float64(doubled) > doubledAtMost*float64(len(r.traffic.spans))+underWay*spansPerBatch {
+	if doubled := locked(r.backend, func() int { return r.tally.doubled }); float64(doubled) > doubledAtMost*float64(len(r.traffic.spans))+float64(again*underWay*spansPerBatch) {
 		t.Errorf("%d spans came twice", doubled)
 	}
 }
@@ -134,7 +134,7 @@ func TestGatewaysComeAndGoUnderLoad(t *testing.T) {
 		time.Sleep(2 * time.Second) // the list is read anew
 	})
 	r.send(t, 0.8, 1, nothingHappens)
-	r.check(t)
+	r.check(t, 2)
 	if metrics(r.gateways[3].metrics)["otelcol_processor_identity_spans_seen_total"] == 0 {
 		t.Error("the fourth gateway got nothing")
 	}
@@ -150,5 +150,5 @@ func TestGatewayThatIsAwayHoldsUpNobody(t *testing.T) {
 	time.Sleep(3 * time.Second) // what is held has left
 	t.Logf("%d of %d spans are out while a gateway is away", r.out(), len(r.traffic.spans))
 	r.gateways[1].process = r.gateways[1].start()
-	r.check(t)
+	r.check(t, 0)
 }

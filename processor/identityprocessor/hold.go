@@ -8,6 +8,8 @@ import (
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
+
+	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
 )
 
 // hold is one span that waits for its identity.
@@ -262,22 +264,41 @@ func (w *holding) drop(h *hold) {
 	}
 }
 
-// assemble copies held spans into a batch, each under its own resource and scope. It copies
-// because the batch belongs to the next consumer even when that refuses it.
-func assemble(holds []*hold, words *vocabulary) ptrace.Traces {
-	batch := ptrace.NewTraces()
+// assemble puts held spans into a batch, each under its own resource and scope, by copying or by moving
+// them. It also returns the spans of the batch, in the order of the held ones.
+func assemble(holds []*hold, words *vocabulary, put func(from, to ptrace.Span)) (ptrace.Traces, []ptrace.Span) {
+	batch, spans := ptrace.NewTraces(), make([]ptrace.Span, len(holds))
 	places := map[*origin]ptrace.SpanSlice{}
-	for _, h := range holds {
-		spans, known := places[h.origin]
+	for i, h := range holds {
+		into, known := places[h.origin]
 		if !known {
-			spans = h.origin.placeIn(batch)
-			places[h.origin] = spans
+			into = h.origin.placeIn(batch)
+			places[h.origin] = into
 		}
-		span := spans.AppendEmpty()
-		h.span.CopyTo(span)
-		h.stamps.stamp(span.Attributes(), words)
+		spans[i] = into.AppendEmpty()
+		put(h.span, spans[i])
+		h.stamps.stamp(spans[i].Attributes(), words)
 	}
-	return batch
+	return batch, spans
+}
+
+// takeBack copies a span that was moved into a batch and refused, without what it took with it: next
+// time that may be something else.
+func (h *hold) takeBack(span ptrace.Span, words *vocabulary) {
+	span.CopyTo(h.span)
+	var added uint64
+	for g, taken := range h.stamps.taken {
+		if taken != nil {
+			added |= taken.mask() &^ h.own[g].mask()
+		}
+	}
+	h.span.Attributes().RemoveIf(func(name string, _ pcommon.Value) bool {
+		if name == "" {
+			return false
+		}
+		bit, known := words.bitOf(name)
+		return known && added&(1<<bit) != 0 || name == semconv.SaasIdentityOrigin
+	})
 }
 
 func (o *origin) placeIn(batch ptrace.Traces) ptrace.SpanSlice {

@@ -23,6 +23,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata/metricdatatest"
 
 	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/metadatatest"
+	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
 )
 
 // bench is a started processor with its sink and its own telemetry.
@@ -369,6 +370,36 @@ func TestRefusedReleaseIsCompletedByALateAncestor(t *testing.T) {
 		b.send(t, known(1, 0))
 		time.Sleep(time.Second)
 		assert.ElementsMatch(t, []string{"1", "2 org-a"}, b.out())
+	})
+}
+
+// What a span was to take with it at an attempt that was refused is not left on it.
+func TestRefusedReleaseTakesNothingAlong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		time.Sleep(20 * time.Second)
+		partly := unknown(2, 1)
+		partly.user = "u1"
+		below := known(3, 2)
+		below.user, below.plan = "u1", "pro"
+		b.send(t, partly, below)
+		b.sink.refuse(errDown)
+		time.Sleep(7 * time.Second)
+		b.mu.Lock()
+		attributes := b.memory.holding.due[0].span.Attributes().AsRaw()
+		b.mu.Unlock()
+		assert.Equal(t, map[string]any{"user.hash": "u1"}, attributes)
+		above := known(1, 0)
+		above.org, above.user = "org-b", "u1"
+		b.sink.accept()
+		b.send(t, above)
+		time.Sleep(time.Minute)
+		assert.Contains(t, b.out(), "2 org-b")
+		for span := range spansOf(b.sink.AllTraces()) {
+			if span.Name() == "2" {
+				assert.Equal(t, given{org: "org-b", user: "u1", origin: semconv.SaasIdentityOriginAncestor}, read(span))
+			}
+		}
 	})
 }
 

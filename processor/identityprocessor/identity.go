@@ -100,6 +100,19 @@ func (id *identity) size() (n int) {
 	return n
 }
 
+// mask is the members, one bit each.
+func (id *identity) mask() (set uint64) {
+	var m member
+	if id == nil {
+		return 0
+	}
+	for rest := id.code; rest != ""; {
+		m, rest = cutMember(rest)
+		set |= 1 << m.bit
+	}
+	return set
+}
+
 // within says whether every member is also in other, with an equal value.
 func (id *identity) within(other *identity) bool {
 	var m, o member

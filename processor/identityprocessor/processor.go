@@ -191,7 +191,8 @@ func (p *identityProcessor) pass(ctx context.Context, batch ptrace.Traces, o *ou
 		return cmp.Or(p.keep(&outcome{spans: len(o.held), held: o.held}), a.err)
 	case a.partly:
 		again := a.part
-		assemble(o.held, p.memory.rules.vocabulary).ResourceSpans().MoveAndAppendTo(again.ResourceSpans())
+		held, _ := assemble(o.held, p.memory.rules.vocabulary, ptrace.Span.CopyTo)
+		held.ResourceSpans().MoveAndAppendTo(again.ResourceSpans())
 		a.err = consumererror.NewTraces(err, again)
 		fallthrough
 	default:

@@ -186,7 +186,9 @@ func TestNothingIsLeftAfterTTL(t *testing.T) {
 		}
 		if soaking {
 			t.Logf("live heap over time: %d", heaps)
-			require.Less(t, float64(slices.Max(heaps[4:])), 1.2*float64(slices.Max(heaps[:4])), "it grows")
+			if half := len(heaps) / 2; half > 0 {
+				require.Less(t, float64(slices.Max(heaps[half:])), 1.2*float64(slices.Max(heaps[:half])), "it grows")
+			}
 		}
 		require.Less(t, most, 2*61*3*62, "more is remembered than what came within ttl, and within its renewal")
 		time.Sleep(4 * time.Minute)
@@ -240,7 +242,7 @@ func TestRefusalsLoseAndDoubleNothing(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 3))
 			spans := forest(random, 4, 1+random.IntN(60))
-			moody := &moodySink{random: rand.New(rand.NewPCG(seed, 4))}
+			moody := &moodySink{random: rand.New(rand.NewPCG(seed, 4)), spoils: seed%2 == 0}
 			p := start(t, createDefaultConfig().(*Config), moody)
 			var senders sync.WaitGroup
 			for _, batch := range cut(random, shuffled(random, spans)) {
@@ -282,6 +284,11 @@ type moodySink struct {
 	consumertest.TracesSink
 	mu     sync.Mutex
 	random *rand.Rand
+	spoils bool // it says that it changes batches, and does
+}
+
+func (m *moodySink) Capabilities() consumer.Capabilities {
+	return consumer.Capabilities{MutatesData: m.spoils}
 }
 
 var errMood = errors.New("not now")
@@ -291,7 +298,9 @@ func (m *moodySink) ConsumeTraces(ctx context.Context, batch ptrace.Traces) erro
 	defer m.mu.Unlock()
 	switch m.random.IntN(6) {
 	case 0:
-		batch.ResourceSpans().RemoveIf(func(ptrace.ResourceSpans) bool { return true }) // it is ours to spoil
+		if m.spoils {
+			batch.ResourceSpans().RemoveIf(func(ptrace.ResourceSpans) bool { return true })
+		}
 		return errMood
 	case 1:
 		return m.takeFirst(ctx, batch)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.uber.org/zap"
 )
 
@@ -70,7 +71,7 @@ func (p *identityProcessor) release(ctx context.Context) (taken int, err error) 
 		if len(holds) == 0 {
 			return taken, nil
 		}
-		a := answerOf(p.next.ConsumeTraces(ctx, assemble(holds, p.memory.rules.vocabulary)))
+		a := p.send(ctx, holds)
 		gone := p.settle(holds, &a)
 		p.remove(finished(gone))
 		taken += len(gone)
@@ -78,6 +79,26 @@ func (p *identityProcessor) release(ctx context.Context) (taken int, err error) 
 			return taken, a.err
 		}
 	}
+}
+
+// send gives spans to the next consumer. A batch belongs to who gets it, even where it is refused; so
+// the spans are copied, unless the next consumer changes nothing: then they are moved, and taken back
+// from a batch that nobody can have changed.
+func (p *identityProcessor) send(ctx context.Context, holds []*hold) answer {
+	words := p.memory.rules.vocabulary
+	if p.next.Capabilities().MutatesData {
+		batch, _ := assemble(holds, words, ptrace.Span.CopyTo)
+		return answerOf(p.next.ConsumeTraces(ctx, batch))
+	}
+	batch, spans := assemble(holds, words, ptrace.Span.MoveTo)
+	batch.MarkReadOnly()
+	a := answerOf(p.next.ConsumeTraces(ctx, batch))
+	if a.err != nil && !a.final {
+		for i, h := range holds {
+			h.takeBack(spans[i], words)
+		}
+	}
+	return a
 }
 
 func (p *identityProcessor) take() []*hold {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -224,13 +225,18 @@ func TestJoinedErrorsLoseNothing(t *testing.T) {
 func TestWaitAndQuietWherePassingTakesTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const tick = 300 * time.Millisecond
+		var mu sync.Mutex
 		at, began := map[string]time.Duration{}, time.Now()
 		next, err := consumer.NewTraces(func(_ context.Context, batch ptrace.Traces) error {
+			slow := false
+			mu.Lock()
 			for span := range spansOf([]ptrace.Traces{batch}) {
 				at[span.Name()] = time.Since(began)
-				if span.Name() == "slow" {
-					time.Sleep(5 * time.Second)
-				}
+				slow = slow || span.Name() == "slow"
+			}
+			mu.Unlock()
+			if slow {
+				time.Sleep(5 * time.Second)
 			}
 			return nil
 		})
@@ -247,9 +253,11 @@ func TestWaitAndQuietWherePassingTakesTime(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		time.Sleep(20 * time.Second)
+		require.NoError(t, p.Shutdown(context.Background()))
+		mu.Lock()
+		defer mu.Unlock()
 		assert.InDelta(t, 6*time.Second, at["2"], float64(tick), "quiet, from when it was received")
 		assert.InDelta(t, 12*time.Second, at["3"], float64(tick), "wait")
 		assert.InDelta(t, 13*time.Second, at["4"], float64(tick), "quiet, from the newest")
-		require.NoError(t, p.Shutdown(context.Background()))
 	})
 }

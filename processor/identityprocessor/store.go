@@ -113,7 +113,8 @@ func (s *store) put(ctx context.Context, holds []*hold, words *vocabulary) error
 	if s == nil || len(holds) == 0 {
 		return nil
 	}
-	value, err := (&ptrace.ProtoMarshaler{}).MarshalTraces(assemble(holds, words))
+	batch, _ := assemble(holds, words, ptrace.Span.CopyTo)
+	value, err := (&ptrace.ProtoMarshaler{}).MarshalTraces(batch)
 	if err != nil {
 		return err
 	}

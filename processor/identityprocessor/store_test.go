@@ -113,7 +113,7 @@ type killable struct {
 	to  consumer.Traces
 }
 
-func (k *killable) Capabilities() consumer.Capabilities { return consumer.Capabilities{} }
+func (k *killable) Capabilities() consumer.Capabilities { return k.to.Capabilities() }
 
 func (k *killable) kill() {
 	k.cut.Store(true)
@@ -148,7 +148,7 @@ func TestKilledProcessorsLoseNothing(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 6))
 			spans := forest(random, 4, 1+random.IntN(60))
-			moody := &moodySink{random: rand.New(rand.NewPCG(seed, 7))}
+			moody := &moodySink{random: rand.New(rand.NewPCG(seed, 7)), spoils: seed%2 == 0}
 			d := newDisk()
 			cfg := createDefaultConfig().(*Config)
 			cfg.Upward = upwardOff

@@ -94,15 +94,15 @@ func (b *bench) remembered() int {
 
 // settleDown waits until nothing is due, or what is due was refused.
 func (p *identityProcessor) settleDown() {
-	for {
-		p.mu.Lock()
-		settled := p.memory.holding.leaving == 0 || p.refused
-		p.mu.Unlock()
-		if settled {
-			return
-		}
+	for !p.settled() {
 		time.Sleep(time.Microsecond)
 	}
+}
+
+func (p *identityProcessor) settled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.memory.holding.leaving == 0 || p.refused
 }
 
 // refusingSink gives the error that is set, and lets something happen meanwhile.

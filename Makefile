@@ -137,7 +137,7 @@ fuzz: setup ## Random OTLP and configurations at the processor (FUZZTIME=20s for
 	$(BENCH_GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),20s) . || exit 1; done
 
 .PHONY: soak
-soak: setup ## The processor's properties on more than a million random spans each, refusals and kills included (about 8 minutes)
+soak: setup ## The processor's properties on a million random spans and more, refusals and kills included (about 10 minutes)
 	@cd $(PROCESSOR) && IDENTITY_TEST_ROUNDS=17000 $(BENCH_GO) test -count=1 -timeout 60m -v \
 	-run 'TestAnyOrder|TestQuietGives|TestContradicting|TestTightLimits|TestRefusalsLose|TestKilled|TestNothingIsLeft|TestLarge' .
 

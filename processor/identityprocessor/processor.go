@@ -68,6 +68,7 @@ type identityProcessor struct {
 	idle       chan struct{} // closed when no call is under way, nor will be
 	released   chan struct{} // closed while there is no releaser
 	unreleased error         // of its last attempt
+	size       int           // of its next attempt, in spans
 	lifetime   context.Context
 	callOff    context.CancelFunc
 }
@@ -77,7 +78,7 @@ var _ processor.Traces = (*identityProcessor)(nil)
 func newProcessor(set processor.Settings, cfg *Config, next consumer.Traces) (*identityProcessor, error) {
 	p := &identityProcessor{
 		cfg: cfg, next: next, id: set.ID, logger: set.Logger,
-		epoch: time.Now(), due: make(chan struct{}, 1),
+		epoch: time.Now(), size: releaseSize, due: make(chan struct{}, 1),
 		done: make(chan struct{}), idle: make(chan struct{}), released: make(chan struct{}),
 	}
 	close(p.released)

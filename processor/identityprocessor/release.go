@@ -10,7 +10,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// releaseSize is how many held spans go to the next consumer in one call.
+// releaseSize is how many held spans go to the next consumer in one call, at most: after a refusal it is
+// half as many, because there are queues and messages for which so many are too large.
 const releaseSize = 1000
 
 // A next consumer that refuses is left alone for this long, then for twice as long, and so on: each
@@ -67,7 +68,7 @@ func (p *identityProcessor) releaseUntilTaken() {
 func (p *identityProcessor) release(ctx context.Context) (taken int, err error) {
 	defer p.report()
 	for {
-		holds := p.take()
+		holds := p.take(p.size)
 		if len(holds) == 0 {
 			return taken, nil
 		}
@@ -76,8 +77,10 @@ func (p *identityProcessor) release(ctx context.Context) (taken int, err error) 
 		p.remove(finished(gone))
 		taken += len(gone)
 		if a.err != nil && !a.final {
+			p.size = max(1, p.size/2)
 			return taken, a.err
 		}
+		p.size = min(releaseSize, 2*p.size)
 	}
 }
 
@@ -101,10 +104,10 @@ func (p *identityProcessor) send(ctx context.Context, holds []*hold) answer {
 	return a
 }
 
-func (p *identityProcessor) take() []*hold {
+func (p *identityProcessor) take(most int) []*hold {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.memory.take(releaseSize)
+	return p.memory.take(most)
 }
 
 // settle accounts for released spans, and returns those that are done with: what was taken, and what

@@ -220,6 +220,28 @@ func TestJoinedErrorsLoseNothing(t *testing.T) {
 	})
 }
 
+// A next consumer that never takes so many spans at once gets fewer.
+func TestReleasesThatAreTooLargeBecomeSmaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := 0
+		next, err := consumer.NewTraces(func(_ context.Context, batch ptrace.Traces) error {
+			if batch.SpanCount() > 90 {
+				return errDown
+			}
+			out += batch.SpanCount()
+			return nil
+		})
+		require.NoError(t, err)
+		p := startBefore(t, createDefaultConfig().(*Config), next)
+		for id := range uint8(200) {
+			require.NoError(t, p.ConsumeTraces(context.Background(), batchOf([]plain{unknown(1+id, 250)})))
+		}
+		time.Sleep(time.Minute)
+		require.NoError(t, p.Shutdown(context.Background()))
+		assert.Equal(t, 200, out)
+	})
+}
+
 // The next consumer takes its time with some batches, so that later ones are held before earlier
 // ones: each span still waits as long as it may, and no longer.
 func TestWaitAndQuietWherePassingTakesTime(t *testing.T) {

@@ -128,7 +128,7 @@ reliability: setup ## Real Collectors killed, restarted, added and sampling unde
 	@cd benchmarks/processor && $(BENCH_GO) test -count=1 -v ./...
 
 .PHONY: reliability-short
-reliability-short: setup binaries ## The same on a tenth of the traffic, in about 35 seconds
+reliability-short: setup binaries ## The same on a tenth of the traffic, in about 55 seconds
 	@cd benchmarks/processor && $(BENCH_GO) test -count=1 -short ./...
 
 .PHONY: fuzz

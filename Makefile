@@ -47,9 +47,9 @@ upstream-calendar-sample: setup ## A fixed part of them, for every change
 	@$(RUN) python -m tests.calendar.upstream --sample
 
 .PHONY: go-test
-go-test: setup ## Go tests of the processor, with the race detector where there is a C compiler
-	@cd $(PROCESSOR) && PATH="$$(../../collector/build.sh go):$$PATH" && export GOWORK=off GOTOOLCHAIN=local && \
-	if command -v cc >/dev/null; then CGO_ENABLED=1 go test -race ./...; else CGO_ENABLED=0 go test ./...; fi
+go-test: setup ## Go tests of the processor, and the shorter ones again with the race detector where there is a C compiler
+	@cd $(PROCESSOR) && PATH="$$(../../collector/build.sh go):$$PATH" && export GOWORK=off GOTOOLCHAIN=local && CGO_ENABLED=0 go test ./... && \
+	if command -v cc >/dev/null; then CGO_ENABLED=1 go test -race -short ./...; fi
 
 .PHONY: contract
 contract: setup binaries monitoring-binaries ## What the rooms promise each other: names, golden files, configurations
@@ -118,9 +118,9 @@ bench-calendar: setup ## CPU that the launcher adds to a synchronisation of 1 00
 	@ROUNDS=$(or $(ROUNDS),15) $(ENVS)/calendar/bin/python -m benchmarks.calendar
 
 .PHONY: bench-processor
-bench-processor: setup ## What completing identity costs a Collector, beside other processors (SPANS=600000, ONLY=alone,held,whole,delays)
+bench-processor: setup ## What completing identity costs a Collector, beside other processors (SPANS=500000, ONLY=alone,held,whole,delays)
 	@collector/build.sh otelcol-shim
-	@cd benchmarks/processor && $(BENCH_GO) run . -spans $(or $(SPANS),600000) -only '$(ONLY)'
+	@cd benchmarks/processor && $(BENCH_GO) run . -spans $(or $(SPANS),500000) -only '$(ONLY)'
 
 .PHONY: reliability
 reliability: setup ## Real Collectors killed, restarted, added and sampling under load: nothing acknowledged or audited is lost
@@ -128,13 +128,18 @@ reliability: setup ## Real Collectors killed, restarted, added and sampling unde
 	@cd benchmarks/processor && $(BENCH_GO) test -count=1 -v ./...
 
 .PHONY: reliability-short
-reliability-short: setup binaries ## The same on a tenth of the traffic, in about 20 seconds, and configurations that refuse the start
+reliability-short: setup binaries ## The same on a tenth of the traffic, in about 55 seconds
 	@cd benchmarks/processor && $(BENCH_GO) test -count=1 -short ./...
 
+.PHONY: fuzz
+fuzz: setup ## Random OTLP and configurations at the processor (FUZZTIME=20s for each of the two)
+	@cd $(PROCESSOR) && for target in FuzzConsumeTraces FuzzConfigValidate; do \
+	$(BENCH_GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),20s) . || exit 1; done
+
 .PHONY: soak
-soak: setup ## The processor's properties on more than a million random spans each (about 5 minutes)
+soak: setup ## The processor's properties on a million random spans and more, refusals and kills included (about 10 minutes)
 	@cd $(PROCESSOR) && IDENTITY_TEST_ROUNDS=17000 $(BENCH_GO) test -count=1 -timeout 60m -v \
-	-run 'TestAnyOrder|TestQuietGives|TestTightLimits|TestNothingIsLeft|TestLarge' .
+	-run 'TestAnyOrder|TestQuietGives|TestContradicting|TestTightLimits|TestRefusalsLose|TestKilled|TestNothingIsLeft|TestLarge' .
 
 .PHONY: setup
 setup: $(UV)

@@ -76,6 +76,12 @@ func (b *bench) outcome() string {
 	return b.tally.String()
 }
 
+// part is the batches from one share of all to another.
+func (t *traffic) part(from, to float64) *traffic {
+	n := float64(len(t.batches))
+	return &traffic{shape: t.shape, spans: t.spans, batches: t.batches[int(from*n):int(to*n)]}
+}
+
 // sendAll sends all batches in order from several connections, each until it is acknowledged.
 func sendAll(traffic *traffic, addresses []string, taken func()) {
 	queue := make(chan []byte)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -179,13 +181,26 @@ func exposition(address string) string {
 	return string(text)
 }
 
-// freeAddresses are addresses of the loopback interface that nobody uses now.
+// given are the ports that were handed out: the system may offer one again before it is used.
+var given = struct {
+	sync.Mutex
+	ports map[string]bool
+}{ports: map[string]bool{}}
+
+// freeAddresses are addresses of the loopback interface that nobody uses now. They are not among those
+// that the system gives to connections, which might take one before its listener does.
 func freeAddresses(n int) (addresses []string) {
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		must(err)
-		defer listener.Close()
-		addresses = append(addresses, listener.Addr().String())
+	given.Lock()
+	defer given.Unlock()
+	for len(addresses) < n {
+		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
+		listener, err := net.Listen("tcp", address)
+		if err != nil || given.ports[address] {
+			continue
+		}
+		must(listener.Close())
+		given.ports[address] = true
+		addresses = append(addresses, address)
 	}
 	return addresses
 }

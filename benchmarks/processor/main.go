@@ -6,13 +6,15 @@ package main
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 func main() {
-	spans := flag.Int("spans", 600_000, "spans for each run at saturation")
+	spans := flag.Int("spans", 500_000, "spans for each run at saturation")
 	rounds := flag.Int("rounds", 3, "runs of each; the median by CPU counts")
 	only := flag.String("only", "", "scenes to run, with commas between; all without")
 	out := flag.String("out", "../../.build/bench/processor.json", "where the figures go")
@@ -20,15 +22,21 @@ func main() {
 	folder, err := os.MkdirTemp("", "bench-processor")
 	must(err)
 	defer os.RemoveAll(folder)
-	report := map[string]any{}
+	began, report := time.Now(), map[string]any{}
+	var met []bar
 	for _, s := range scenes {
 		if wanted(*only, s.name) {
-			report[s.name] = s.play(folder, *spans, *rounds)
+			results := s.play(folder, *spans, *rounds)
+			report[s.name], met = results, append(met, barsOf(s.name, results)...)
 		}
 	}
 	if wanted(*only, "delays") {
-		report["delays"] = pace(folder, *rounds)
+		delays := pace(folder, *rounds)
+		report["delays"], met = delays, append(met, barsOfDelays(delays)...)
 	}
+	report["bars"] = met
+	showBars(met)
+	fmt.Printf("\n%v\n", time.Since(began).Round(time.Second))
 	text, err := json.MarshalIndent(report, "", "  ")
 	must(err)
 	must(os.MkdirAll(filepath.Dir(*out), 0o755))

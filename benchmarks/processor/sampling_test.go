@@ -10,9 +10,11 @@ import (
 
 const (
 	sampledTraces = 100_000 // a tenth where the test is to be short
-	segment       = 5_000   // traces that are under way together
+	segment       = 2_500   // traces that are under way together
 	auditEvery    = 100     // traces
-	decisionWait  = 2 * time.Second
+	decisionWait  = 4 * time.Second
+	inTime        = decisionWait / 2       // after the first span of a trace the sampler cannot have decided yet
+	segmentEvery  = 500 * time.Millisecond // so that not more traces are undecided than the shipped sampler remembers
 )
 
 // The moments at which a trace is audited, and the trace id that a client uses again and again.
@@ -24,26 +26,28 @@ const (
 	auditKinds
 )
 
-// story is the spans of all traces, in the order in which they are sent.
+// story is the spans of all traces, as they are sent.
 type story struct {
 	*traffic
-	before   []int // what is sent while the sampler has not decided
-	after    []int
 	must     []int        // numbers of the spans that may not be sampled out
 	marked   map[int]bool // traces with an audited span so far
-	traces   int
+	early    map[int][]int
 	reusedID int
+	saved    int // spans from before the mark that the sampler has to let through
+	again    int // batches that were sent again
 }
 
 // add appends one span, and notes that it has to arrive if its trace is marked.
-func (s *story) add(trace int, audited bool) int {
+func (s *story) add(trace, parent int, audited bool) int {
 	number := len(s.spans)
-	s.spans = append(s.spans, span{trace: trace, parent: noParent, explicit: true, audited: audited})
+	s.spans = append(s.spans, span{trace: trace, parent: parent, explicit: parent == noParent, audited: audited})
 	if audited {
 		s.marked[trace] = true
 	}
 	if s.marked[trace] {
 		s.must = append(s.must, number)
+	} else {
+		s.early[trace] = append(s.early[trace], number)
 	}
 	return number
 }
@@ -60,24 +64,26 @@ func (s *story) audits(trace int) (kind, id int) {
 }
 
 // A policy of 1 % over 100 000 traces in the shipped configuration: every audited span, and every
-// later one of its trace, arrives once, whenever the audit comes.
+// later one of its trace, arrives once, whenever the audit comes; and every earlier one too, if the
+// audit came before the decision.
 func TestSamplingKeepsWhatIsAudited(t *testing.T) {
 	traces := sized(sampledTraces)
-	s := &story{traffic: &traffic{}, marked: map[int]bool{}, traces: traces, reusedID: traces}
-	for first := 0; first < traces; first += segment {
-		s.begin(first)
-	}
-	s.end()
-	tally := newTally(s.traffic)
+	s := &story{traffic: &traffic{}, marked: map[int]bool{}, early: map[int][]int{}, reusedID: traces}
+	all := make([]span, 0, 3*traces)
+	s.spans = all
+	tally := newTally(&traffic{spans: all[:cap(all)]})
+	tally.traffic = s.traffic
 	backend := startSink(tally.look)
 	defer backend.stop()
 	collector, intake := startGateway(t, backend.address, "sampling.yaml",
-		"OTELCOL_SHIM_SAMPLING_PERCENT=1", "OTELCOL_SHIM_SAMPLING_TRACES=200000", "OTELCOL_SHIM_SAMPLING_WAIT="+decisionWait.String())
+		"OTELCOL_SHIM_SAMPLING_PERCENT=1", "OTELCOL_SHIM_SAMPLING_WAIT="+decisionWait.String())
 	client := dial(intake)
 	defer client.connection.Close()
-	s.send(client, s.before)
+	for first := 0; first < traces; first += segment {
+		s.play(client, backend, first)
+	}
 	time.Sleep(decisionWait + 3*time.Second) // every decision is made
-	s.send(client, s.after)
+	s.end(client, backend, traces)
 	collector.stop() // releases all that is still under way
 	missing := 0
 	for _, number := range s.must {
@@ -85,36 +91,65 @@ func TestSamplingKeepsWhatIsAudited(t *testing.T) {
 			missing++
 		}
 	}
-	t.Logf("%d traces, %d spans; %d had to arrive, %d missing; %d arrived, %d doubled",
-		traces, len(s.spans), len(s.must), missing, backend.spans.Load(), tally.doubled)
-	if missing > 0 || tally.doubled > 0 || int(backend.spans.Load()) > len(s.spans)/10 {
-		t.Error("an audited span is missing, one is doubled, or the sampler let everything through")
+	t.Logf("%d traces, %d spans; %d had to arrive, %d of them from before the mark; %d missing; %d arrived, %d doubled, %d wrong",
+		traces, len(s.spans), len(s.must), s.saved, missing, backend.spans.Load(), tally.doubled, tally.wrong)
+	if missing > 0 || tally.wrong > 0 || int(backend.spans.Load()) > len(s.spans)/10 {
+		t.Error("an audited span is missing, one has another organisation, or the sampler let everything through")
+	}
+	if tally.doubled > s.again*spansPerBatch {
+		t.Error("spans are doubled that were not sent again")
+	}
+	if s.saved == 0 {
+		t.Error("no trace was audited between its first span and the decision")
 	}
 }
 
-// begin adds two spans of each trace, then a third one of some.
-func (s *story) begin(first int) {
+// play sends the children of some traces, which are held until their roots follow, and then a third
+// span of some. What came before a mark must arrive if the mark came in time.
+func (s *story) play(client *sender, backend *sink, first int) {
+	began := time.Now()
+	var children, roots, late []int
+	backend.mu.Lock()
+	for trace := first; trace < first+segment; trace++ {
+		_, id := s.audits(trace)
+		children = append(children, s.add(id, len(s.spans)+segment, false))
+	}
 	for trace := first; trace < first+segment; trace++ {
 		kind, id := s.audits(trace)
-		s.before = append(s.before, s.add(id, kind == auditEarly), s.add(id, false))
+		roots = append(roots, s.add(id, noParent, kind == auditEarly))
 	}
 	for trace := first; trace < first+segment; trace += auditEvery / 10 {
 		kind, id := s.audits(trace)
-		s.before = append(s.before, s.add(id, kind == auditLate || kind == auditReused))
+		late = append(late, s.add(id, noParent, kind == auditLate || kind == auditReused))
+	}
+	backend.mu.Unlock()
+	s.send(client, children)
+	s.send(client, roots)
+	s.send(client, late)
+	defer func() { time.Sleep(time.Until(began.Add(segmentEvery))) }()
+	for trace := first; trace < first+segment; trace += auditEvery {
+		if kind, id := s.audits(trace); s.marked[id] && kind != auditReused && time.Since(began) < inTime {
+			s.must = append(s.must, s.early[id]...)
+			s.saved += len(s.early[id])
+		}
 	}
 }
 
 // end adds two more spans of the audited traces, after the sampler has decided.
-func (s *story) end() {
-	for trace := 0; trace < s.traces; trace += auditEvery {
+func (s *story) end(client *sender, backend *sink, traces int) {
+	var after []int
+	backend.mu.Lock()
+	for trace := 0; trace < traces; trace += auditEvery {
 		kind, id := s.audits(trace)
-		s.after = append(s.after, s.add(id, kind == auditAfterDecision), s.add(id, false))
+		after = append(after, s.add(id, noParent, kind == auditAfterDecision), s.add(id, noParent, false))
 	}
+	backend.mu.Unlock()
+	s.send(client, after)
 }
 
 func (s *story) send(client *sender, numbers []int) {
 	for ; len(numbers) > 0; numbers = numbers[min(len(numbers), spansPerBatch):] {
-		client.exportUntilTaken(s.encode(newRandom(), 0, numbers[:min(len(numbers), spansPerBatch)]))
+		s.again += client.exportUntilTaken(s.encode(newRandom(), 0, numbers[:min(len(numbers), spansPerBatch)]))
 	}
 }
 

@@ -53,11 +53,16 @@ func (s *sender) export(payload []byte) error {
 	return s.connection.Invoke(ctx, exportMethod, &request, &response)
 }
 
-// exportUntilTaken does what an OTLP client does: it sends again until it is acknowledged.
-func (s *sender) exportUntilTaken(payload []byte) {
-	for s.export(payload) != nil {
+// exportUntilTaken does what an OTLP client does: it sends again until it is acknowledged. It returns
+// how often it did; to refuse a batch for minutes is a fault.
+func (s *sender) exportUntilTaken(payload []byte) (again int) {
+	for began := time.Now(); s.export(payload) != nil; again++ {
+		if time.Since(began) > 10*giveUpAfter {
+			panic("a batch is refused for too long")
+		}
 		time.Sleep(20 * time.Millisecond)
 	}
+	return again
 }
 
 // received is one span as it came out.
@@ -68,6 +73,8 @@ type received struct {
 	origin  bool
 	kept    bool
 	audited bool
+
+	namespace string // of its service
 }
 
 // sink is the backend: it hands every span to look.
@@ -101,9 +108,15 @@ func (s *sink) Export(_ context.Context, request ptraceotlp.ExportRequest) (ptra
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, rs := range request.Traces().ResourceSpans().All() {
+		namespace := ""
+		if value, ok := rs.Resource().Attributes().Get("service.namespace"); ok {
+			namespace = value.AsString()
+		}
 		for _, ss := range rs.ScopeSpans().All() {
 			for _, span := range ss.Spans().All() {
-				s.look(read(span, now))
+				r := read(span, now)
+				r.namespace = namespace
+				s.look(r)
 			}
 		}
 	}
@@ -144,18 +157,18 @@ func newTally(t *traffic) *tally {
 }
 
 func (y *tally) look(r received) {
+	of := orgOf(y.traffic.spans[r.number].trace)
+	if r.org != "" && r.org != of {
+		y.wrong++
+	}
 	if y.times[r.number] > 0 {
 		y.doubled++
 		return
 	}
 	y.times[r.number]++
 	y.at[r.number] = r.at
-	switch r.org {
-	case orgOf(y.traffic.spans[r.number].trace):
-	case "":
+	if r.org == "" {
 		y.unstamped++
-	default:
-		y.wrong++
 	}
 	if r.kept {
 		y.kept++

@@ -1,6 +1,8 @@
 package identityprocessor
 
 import (
+	"encoding/binary"
+	"hash/maphash"
 	"slices"
 	"strings"
 
@@ -65,8 +67,10 @@ func (v *vocabulary) marksOf(span ptrace.Span, r *reading) (m marks) {
 // service is whose resource a span came with; it is interned. A nil service is
 // several at once, or none that can be remembered: it shares with nobody.
 type service struct {
-	name, namespace, instance string
-	lists                     uint64 // lists of `remote_services` it is in
+	name, namespace string
+	instance        string // its id, or a fingerprint
+	lists           uint64 // lists of `remote_services` it is in
+	counted         bool   // by a trace
 }
 
 // remoteRule says between which services identity is inherited.
@@ -75,6 +79,7 @@ type remoteRule struct {
 	lists    [][]string
 	services catalog[service]
 	code     []byte // scratch
+	seed     maphash.Seed
 }
 
 func (r *remoteRule) serviceOf(resource pcommon.Map) *service {
@@ -82,6 +87,9 @@ func (r *remoteRule) serviceOf(resource pcommon.Map) *service {
 		name:      text(resource, string(semconv.ServiceNameKey)),
 		namespace: text(resource, string(semconv.ServiceNamespaceKey)),
 		instance:  text(resource, string(semconv.ServiceInstanceIDKey)),
+	}
+	if s.instance == "" {
+		s.instance = r.fingerprint(resource)
 	}
 	r.code = appendText(appendText(appendText(r.code[:0], s.name), s.namespace), s.instance)
 	if len(r.code) > maxIdentityBytes {
@@ -93,6 +101,15 @@ func (r *remoteRule) serviceOf(resource pcommon.Map) *service {
 	s.lists = r.listsWith(s.name)
 	r.services.put(string(r.code), &s)
 	return &s
+}
+
+// fingerprint tells a process that has no instance id from others by all that its resource says.
+func (r *remoteRule) fingerprint(resource pcommon.Map) string {
+	var sum uint64
+	for name, value := range resource.All() {
+		sum += maphash.Comparable(r.seed, [2]string{name, value.AsString()})
+	}
+	return string(binary.BigEndian.AppendUint64(nil, sum))
 }
 
 // listsWith is the set of lists that name a service, one bit each.

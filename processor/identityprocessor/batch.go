@@ -103,7 +103,7 @@ func (s *surveyor) see(c *candidate) (placed, lacking bool) {
 	a.own = s.rules.own(s.span, s.resource, &s.own, s.trace(a.trace, s.now))
 	c.trace, c.node = s.observe(&a, s.now)
 	c.own = a.own
-	if c.trace.kept && !keep {
+	if c.trace.more.kept && !keep {
 		c.span.Attributes().PutBool(semconv.SaasSamplingKeep, true)
 	}
 	return true, !s.rules.complete(&a.own)
@@ -112,7 +112,7 @@ func (s *surveyor) see(c *candidate) (placed, lacking bool) {
 // complete says whether no group is lacking.
 func (r *rules) complete(own *claims) bool {
 	for g := range r.groups {
-		if own[g] == nil || !own[g].explicit {
+		if !own[g].isExplicit() {
 			return false
 		}
 	}
@@ -122,7 +122,7 @@ func (r *rules) complete(own *claims) bool {
 // satisfied says whether no group that holds is lacking, with what was taken.
 func (r *rules) satisfied(own, taken *claims) bool {
 	for g := range r.groups {
-		if r.groups[g].hold && taken[g] == nil && (own[g] == nil || !own[g].explicit) {
+		if r.groups[g].hold && taken[g] == nil && !own[g].isExplicit() {
 			return false
 		}
 	}
@@ -188,7 +188,7 @@ func (x *extractor) nextBefore(position int) bool {
 func (x *extractor) holdOf(span ptrace.Span, from *origin) *hold {
 	c := &x.waiting[0]
 	h := &hold{origin: from, trace: c.trace, node: c.node, own: c.own, since: x.now}
-	h.size = int64(x.sizes.SpanSize(span))
+	h.size = heapOfHold + int64(x.sizes.SpanSize(span)) + heapIn(span)
 	h.span = ptrace.NewSpan()
 	span.MoveTo(h.span)
 	return h
@@ -203,6 +203,6 @@ func (x *extractor) originOf(rs ptrace.ResourceSpans, ss ptrace.ScopeSpans) *ori
 	ss.Scope().CopyTo(o.scope)
 	alone := ptrace.NewTraces()
 	o.placeIn(alone)
-	o.size = int64(x.sizes.TracesSize(alone))
+	o.size = heapOfOrigin + int64(x.sizes.TracesSize(alone)) + heapOf(o.resource.Attributes()) + heapOf(o.scope.Attributes())
 	return o
 }

@@ -33,9 +33,10 @@ const (
 )
 
 // Bounds of the limits themselves: `max_traces` sizes a table that is made at the start, nodes are
-// numbered in 32 bits, and seconds are counted in them.
+// numbered in linkBits, and seconds are counted in 32.
 const (
 	mostTraces = 10_000_000
+	mostLinked = noLink - 1
 	mostSpans  = 1_000_000_000
 	longestTTL = 24 * time.Hour
 )
@@ -85,8 +86,8 @@ type Config struct {
 	// identity of its own. Default 60s.
 	TTL time.Duration `mapstructure:"ttl"`
 
-	// MaxHeldBytes bounds the held spans, as OTLP protobuf; the live heap is about three times as
-	// large. Over it the oldest leave without identity. Default 64 MiB.
+	// MaxHeldBytes bounds what held spans take on the heap. Over it the oldest leave without identity;
+	// of one trace with more than a quarter of it, all do. Default 192 MiB.
 	MaxHeldBytes int64 `mapstructure:"max_held_bytes"`
 
 	// MaxTraces bounds the remembered traces; over it the oldest is forgotten. Default 100000.
@@ -159,7 +160,7 @@ func createDefaultConfig() component.Config {
 		Quiet:            6 * time.Second,
 		Wait:             10 * time.Second,
 		TTL:              time.Minute,
-		MaxHeldBytes:     64 << 20,
+		MaxHeldBytes:     192 << 20,
 		MaxTraces:        100_000,
 		MaxSpans:         1_000_000,
 		MaxSpansPerTrace: 10_000,
@@ -169,7 +170,14 @@ func createDefaultConfig() component.Config {
 
 // Validate names every key that is wrong, and what to do about it.
 func (cfg *Config) Validate() error {
-	return errors.Join(cfg.validateGroups(), cfg.validateUpward(), cfg.validateRemote(), cfg.validateBounds())
+	return errors.Join(cfg.validateGroups(), cfg.validateKeep(), cfg.validateUpward(), cfg.validateRemote(), cfg.validateBounds())
+}
+
+func (cfg *Config) validateKeep() error {
+	if slices.Contains(ownMarks, cfg.KeepAttribute) {
+		return fmt.Errorf("`keep_attribute` must not be %q, which is a mark of this processor itself: name another attribute", cfg.KeepAttribute)
+	}
+	return nil
 }
 
 func (cfg *Config) validateUpward() error {
@@ -216,7 +224,7 @@ func (cfg *Config) validateBounds() error {
 		bounded("max_held_bytes", cfg.MaxHeldBytes, 0),
 		bounded("max_traces", cfg.MaxTraces, mostTraces),
 		bounded("max_spans", cfg.MaxSpans, mostSpans),
-		bounded("max_spans_per_trace", cfg.MaxSpansPerTrace, 0),
+		bounded("max_spans_per_trace", cfg.MaxSpansPerTrace, mostLinked),
 	}
 	if cfg.Quiet > cfg.Wait {
 		errs = append(errs, fmt.Errorf("%w (%v over %v)", errQuietOverWait, cfg.Quiet, cfg.Wait))
@@ -297,13 +305,14 @@ func (g *GroupConfig) claim(i int, owners map[string]string) error {
 	return nil
 }
 
-// reservedAttributes are the processor's own marks: they belong to no group.
+// ownMarks are the attributes that the processor itself reads and writes.
+var ownMarks = []string{semconv.SaasIdentityEdge, semconv.SaasIdentityScope, semconv.SaasIdentityOrigin, semconv.SaasSamplingKeep}
+
+// reservedAttributes belong to no group.
 func (cfg *Config) reservedAttributes() map[string]string {
 	const owner = "identity marks"
 	reserved := map[string]string{}
-	for _, name := range []string{
-		semconv.SaasIdentityEdge, semconv.SaasIdentityScope, semconv.SaasIdentityOrigin, semconv.SaasSamplingKeep, cfg.KeepAttribute,
-	} {
+	for _, name := range append([]string{cfg.KeepAttribute}, ownMarks...) {
 		if name != "" {
 			reserved[name] = owner
 		}

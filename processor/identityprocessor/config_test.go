@@ -1,6 +1,8 @@
 package identityprocessor
 
 import (
+	"fmt"
+	"math/bits"
 	"path/filepath"
 	"testing"
 	"time"
@@ -47,7 +49,27 @@ func TestEveryKeyIsRead(t *testing.T) {
 		Upward: upwardOff, Remote: remoteList, RemoteServices: [][]string{{"api", "connector"}},
 		Quiet: 2 * time.Second, Wait: 3 * time.Second, TTL: 4 * time.Second,
 		MaxHeldBytes: 5, MaxTraces: 6, MaxSpans: 8, MaxSpansPerTrace: 7, KeepAttribute: "ticket",
+		Storage: &storageID,
 	}, cfg)
+}
+
+func manyNames(n int) (names []any) {
+	for i := range n {
+		names = append(names, fmt.Sprintf("attribute.%d", i))
+	}
+	return names
+}
+
+// As many attributes as are allowed fit into the machine word, the marks included.
+func TestAsManyAttributesAsAreAllowed(t *testing.T) {
+	cfg, err := unmarshal(confmap.NewFromStringMap(map[string]any{"groups": []any{map[string]any{
+		"name": "g", "key": "key", "members": manyNames(maxAttributes - 1),
+	}}}))
+	require.NoError(t, err)
+	v := newVocabulary(cfg)
+	assert.Equal(t, maxAttributes, bits.OnesCount64(v.groups[0].mask))
+	assert.NotZero(t, v.keep)
+	assert.Zero(t, v.groups[0].mask&(v.keep|1<<v.edge|1<<v.scope))
 }
 
 // Every refusal names the key that the operator typed.
@@ -73,6 +95,10 @@ func TestRefusals(t *testing.T) {
 		"anonymous elsewhere": {group(map[string]any{"anonymous": map[string]any{"attribute": "x", "value": "y"}}), "`groups::0::anonymous`"},
 		"name twice":          {map[string]any{"groups": []any{map[string]any{"name": "a", "key": "x"}, map[string]any{"name": "a", "key": "y"}}}, "`groups::1::name` \"a\" is taken"},
 		"too many groups":     {map[string]any{"groups": []any{map[string]any{}, map[string]any{}, map[string]any{}, map[string]any{}, map[string]any{}}}, "`groups` has more than 3 entries"},
+		"too many attributes": {group(map[string]any{"members": manyNames(61)}), "`groups` name more than 60 attributes together: remove some from `members` (there are 62)"},
+		"keeps an edge":       {map[string]any{"keep_attribute": "saas.identity.edge"}, "`keep_attribute` must not be \"saas.identity.edge\""},
+		"keeps a scope":       {map[string]any{"keep_attribute": "saas.identity.scope"}, "`keep_attribute` must not be \"saas.identity.scope\""},
+		"keeps what is kept":  {map[string]any{"keep_attribute": "saas.sampling.keep"}, "`keep_attribute` must not be \"saas.sampling.keep\""},
 		"upward else":         {map[string]any{"upward": "up"}, "`upward` must be `off` or `local`, not \"up\""},
 		"remote else":         {map[string]any{"remote": "some"}, "`remote` must be"},
 		"list missing":        {map[string]any{"remote": "list"}, "`remote: list` needs `remote_services`"},
@@ -88,6 +114,7 @@ func TestRefusals(t *testing.T) {
 		"spans zero":          {map[string]any{"max_spans_per_trace": 0}, "`max_spans_per_trace` must be greater than zero, not 0"},
 		"ttl too long":        {map[string]any{"ttl": "25h"}, "`ttl` must be at most 24h0m0s, not 25h0m0s"},
 		"traces too many":     {map[string]any{"max_traces": 10_000_001}, "`max_traces` must be at most 10000000, not 10000001"},
+		"a trace too large":   {map[string]any{"max_spans": 3_000_000, "max_spans_per_trace": 2_097_151}, "`max_spans_per_trace` must be at most 2097150, not 2097151"},
 		"spans too many":      {map[string]any{"max_spans": 1_000_000_001}, "`max_spans` must be at most 1000000000, not 1000000001"},
 		"quiet over wait":     {map[string]any{"quiet": "11s"}, "`quiet` is longer than `wait`: lower `quiet` or raise `wait` (11s over 10s)"},
 		"wait over ttl":       {map[string]any{"wait": "2m"}, "`wait` is longer than `ttl`: lower `wait` or raise `ttl` (2m0s over 1m0s)"},

@@ -1,6 +1,7 @@
 package identityprocessor
 
 import (
+	"fmt"
 	"math/bits"
 	"slices"
 
@@ -113,6 +114,9 @@ func (r *reading) take(bit uint8, value pcommon.Value) {
 		}
 	default:
 		r.kinds[bit], r.texts[bit], r.values[bit] = kind, value.AsString(), value
+		if r.texts[bit] == "" {
+			r.texts[bit] = fmt.Sprintf("%#v", value.AsRaw()) // JSON has no NaN
+		}
 	}
 	r.set |= 1 << bit
 }

@@ -3,13 +3,13 @@ package identityprocessor
 import (
 	"cmp"
 	"container/list"
-	"errors"
 	"slices"
 	"time"
 
-	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
+
+	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
 )
 
 // hold is one span that waits for its identity.
@@ -23,7 +23,7 @@ type hold struct {
 	since  time.Duration // when it was received
 	due    time.Duration // when it could leave
 	number uint64        // in order of admission
-	size   int64
+	size   int64         // on the heap
 	reason reason        // why it waits no longer
 	entry  *entry        // in the store, if there is one
 	place  *list.Element // in holding.byArrival, while it waits
@@ -34,15 +34,16 @@ type hold struct {
 // stamps are what a span takes with it.
 type stamps struct {
 	taken    claims
-	inferred bool   // some of it from descendants
-	keep     bool   // its trace must not be sampled out
-	reason   reason // why a group that holds is not among it
+	inferred [maxGroups]bool // from descendants, by group
+	keep     bool            // its trace must not be sampled out
+	reason   reason          // why a group that holds is not among it
 }
 
 // waiting is what a trace has while spans of it are held.
 type waiting struct {
 	spans map[int32]*hold // by node
 	woken []int32         // nodes in spans for which something changed
+	bytes int64           // of spans
 	seen  time.Duration   // when the trace's newest span was received
 	quiet *list.Element   // in holding.byQuiet
 }
@@ -58,6 +59,10 @@ type origin struct {
 	leaving        int // spans that are due
 }
 
+// Parts of `max_held_bytes`: what one trace may have waiting, and what may be on its way out on top
+// of all that wait, before senders are told to come back.
+const traceShare, leavingShare = 4, 8
+
 // holding is all held spans: those that wait, and those that are due and have not been taken by
 // the next consumer yet.
 type holding struct {
@@ -69,27 +74,51 @@ type holding struct {
 	admitted  uint64 // ever
 	count     int
 	waiting   int64 // bytes
-	leaving   int64 // bytes of those due
-	refused   bool  // the next consumer did not take the last release
+	leaving   int64 // bytes of those that are due or with the next consumer now
 }
 
-// full says that there is no room, and that none can be made.
-func (w *holding) full() bool { return w.refused && w.bytes() >= w.limit }
+// full says that there is no room: the waiting ones are within the limit, so those that are due do
+// not leave, because the next consumer refuses them or takes its time.
+func (w *holding) full() bool { return w.bytes() >= w.limit+w.limit/leavingShare }
 
 func (w *holding) bytes() int64 { return w.waiting + w.leaving }
 
 func (w *holding) admit(h *hold) {
-	h.place, h.number = w.byArrival.PushBack(h), w.admitted
+	h.number = w.admitted
 	w.admitted++
+	h.place = insert(&w.byArrival, h, func(other *hold) bool { return other.since <= h.since })
 	w.count++
 	w.waiting += h.size
 	if h.origin.waiting++; h.origin.waiting == 1 {
 		w.waiting += h.origin.size
 	}
-	if h.trace.waiting == nil {
-		h.trace.waiting = &waiting{spans: map[int32]*hold{}, seen: h.since, quiet: w.byQuiet.PushBack(h.trace)}
-	}
+	w.awaken(h.trace, h.since)
 	h.link()
+}
+
+// awaken says that a trace, which has spans waiting from now on, had a span received then.
+func (w *holding) awaken(t *trace, seen time.Duration) {
+	switch {
+	case t.more.waiting == nil:
+		t.extended().waiting = &waiting{spans: map[int32]*hold{}}
+	case t.more.waiting.seen >= seen:
+		return
+	default:
+		w.byQuiet.Remove(t.more.waiting.quiet)
+	}
+	t.more.waiting.seen = seen
+	t.more.waiting.quiet = insert(&w.byQuiet, t, func(other *trace) bool { return other.more.waiting.seen <= seen })
+}
+
+// insert puts an entry behind the last that comes before it. Batches are admitted in the order in
+// which the next consumer took them; most arrived in that order.
+func insert[E any](into *list.List, entry E, before func(E) bool) *list.Element {
+	for at := into.Back(); at != nil; at = at.Prev() {
+		if before(at.Value.(E)) {
+			return into.InsertAfter(entry, at)
+		}
+	}
+	return into.PushFront(entry)
 }
 
 // dismiss makes a waiting span due.
@@ -99,19 +128,20 @@ func (w *holding) dismiss(h *hold, why reason) {
 	w.move(h)
 	w.due = append(w.due, h)
 	h.unlink()
-	if t := h.trace; len(t.waiting.spans) == 0 {
-		w.byQuiet.Remove(t.waiting.quiet)
-		t.waiting = nil
+	if t := h.trace; len(t.more.waiting.spans) == 0 {
+		w.byQuiet.Remove(t.more.waiting.quiet)
+		t.more.waiting = nil
 	}
 }
 
 // link puts a span in front of those that wait under its id.
 func (h *hold) link() {
-	h.after = h.trace.waiting.spans[h.node]
+	h.after = h.trace.more.waiting.spans[h.node]
 	if h.after != nil {
 		h.after.before = h
 	}
-	h.trace.waiting.spans[h.node] = h
+	h.trace.more.waiting.spans[h.node] = h
+	h.trace.more.waiting.bytes += h.size
 }
 
 func (h *hold) unlink() {
@@ -119,14 +149,15 @@ func (h *hold) unlink() {
 	case h.before != nil:
 		h.before.after = h.after
 	case h.after != nil:
-		h.trace.waiting.spans[h.node] = h.after
+		h.trace.more.waiting.spans[h.node] = h.after
 	default:
-		delete(h.trace.waiting.spans, h.node)
+		delete(h.trace.more.waiting.spans, h.node)
 	}
 	if h.after != nil {
 		h.after.before = h.before
 	}
 	h.before, h.after = nil, nil
+	h.trace.more.waiting.bytes -= h.size
 }
 
 // move counts a span as leaving. Its origin counts on both sides while it has spans on both.
@@ -143,17 +174,24 @@ func (w *holding) move(h *hold) {
 
 // dismissAll makes all waiting spans of a trace due, the oldest first.
 func (w *holding) dismissAll(t *trace, why reason) {
-	if t.waiting == nil {
+	if t.more.waiting == nil {
 		return
 	}
 	var waiting []*hold
-	for _, h := range t.waiting.spans {
+	for _, h := range t.more.waiting.spans {
 		for ; h != nil; h = h.after {
 			waiting = append(waiting, h)
 		}
 	}
-	slices.SortFunc(waiting, func(a, b *hold) int { return cmp.Compare(a.number, b.number) })
-	for _, h := range waiting {
+	w.dismissInOrder(waiting, why)
+}
+
+// dismissInOrder makes spans due in the order of their arrival.
+func (w *holding) dismissInOrder(holds []*hold, why reason) {
+	slices.SortFunc(holds, func(a, b *hold) int {
+		return cmp.Or(cmp.Compare(a.since, b.since), cmp.Compare(a.number, b.number))
+	})
+	for _, h := range holds {
 		w.dismiss(h, why)
 	}
 }
@@ -178,24 +216,28 @@ func (w *holding) dismissReceivedBy(moment time.Duration, why reason) {
 
 // wake makes due what has become settled in a trace.
 func (w *holding) wake(t *trace) {
-	if t.waiting == nil || len(t.waiting.woken) == 0 {
+	if t.more.waiting == nil || len(t.more.waiting.woken) == 0 {
 		return
 	}
-	waiting := t.waiting // gone from the trace when the last span is dismissed
-	for _, n := range waiting.woken {
-		for h := waiting.spans[n]; h != nil; {
-			after := h.after
+	slices.Sort(t.more.waiting.woken)
+	var settled []*hold
+	for _, n := range slices.Compact(t.more.waiting.woken) {
+		for h := t.more.waiting.spans[n]; h != nil; h = h.after {
 			if !t.judge(n, &h.own).wait {
-				w.dismiss(h, reasonSettled)
+				settled = append(settled, h)
 			}
-			h = after
 		}
 	}
-	waiting.woken = waiting.woken[:0]
+	t.more.waiting.woken = t.more.waiting.woken[:0]
+	w.dismissInOrder(settled, reasonSettled)
 }
 
-// fit makes the oldest due until the waiting ones are within the limit.
-func (w *holding) fit() {
+// fit makes spans due until the waiting ones are within the limit: those of this trace if it has
+// more than its share, else the oldest.
+func (w *holding) fit(t *trace) {
+	if t.more.waiting != nil && t.more.waiting.bytes > w.limit/traceShare {
+		w.dismissAll(t, reasonBytes)
+	}
 	for w.waiting > w.limit {
 		w.dismiss(w.oldest(), reasonBytes)
 	}
@@ -211,14 +253,10 @@ func (w *holding) take(most int) []*hold {
 }
 
 // putBack makes spans due again that the next consumer did not take.
-func (w *holding) putBack(holds []*hold) {
-	w.refused = true
-	w.due = slices.Insert(w.due, 0, holds...)
-}
+func (w *holding) putBack(holds []*hold) { w.due = slices.Insert(w.due, 0, holds...) }
 
 // drop ends the accounting of a span that has left.
 func (w *holding) drop(h *hold) {
-	w.refused = false
 	w.count--
 	w.leaving -= h.size
 	if h.origin.leaving--; h.origin.leaving == 0 {
@@ -226,22 +264,41 @@ func (w *holding) drop(h *hold) {
 	}
 }
 
-// assemble copies held spans into a batch, each under its own resource and scope. It copies
-// because the batch belongs to the next consumer even when that refuses it.
-func assemble(holds []*hold, words *vocabulary) ptrace.Traces {
-	batch := ptrace.NewTraces()
+// assemble puts held spans into a batch, each under its own resource and scope, by copying or by moving
+// them. It also returns the spans of the batch, in the order of the held ones.
+func assemble(holds []*hold, words *vocabulary, put func(from, to ptrace.Span)) (ptrace.Traces, []ptrace.Span) {
+	batch, spans := ptrace.NewTraces(), make([]ptrace.Span, len(holds))
 	places := map[*origin]ptrace.SpanSlice{}
-	for _, h := range holds {
-		spans, known := places[h.origin]
+	for i, h := range holds {
+		into, known := places[h.origin]
 		if !known {
-			spans = h.origin.placeIn(batch)
-			places[h.origin] = spans
+			into = h.origin.placeIn(batch)
+			places[h.origin] = into
 		}
-		span := spans.AppendEmpty()
-		h.span.CopyTo(span)
-		h.stamps.stamp(span.Attributes(), words)
+		spans[i] = into.AppendEmpty()
+		put(h.span, spans[i])
+		h.stamps.stamp(spans[i].Attributes(), words)
 	}
-	return batch
+	return batch, spans
+}
+
+// takeBack copies a span that was moved into a batch and refused, without what it took with it: next
+// time that may be something else.
+func (h *hold) takeBack(span ptrace.Span, words *vocabulary) {
+	span.CopyTo(h.span)
+	var added uint64
+	for g, taken := range h.stamps.taken {
+		if taken != nil {
+			added |= taken.mask() &^ h.own[g].mask()
+		}
+	}
+	h.span.Attributes().RemoveIf(func(name string, _ pcommon.Value) bool {
+		if name == "" {
+			return false
+		}
+		bit, known := words.bitOf(name)
+		return known && added&(1<<bit) != 0 || name == semconv.SaasIdentityOrigin
+	})
 }
 
 func (o *origin) placeIn(batch ptrace.Traces) ptrace.SpanSlice {
@@ -254,23 +311,24 @@ func (o *origin) placeIn(batch ptrace.Traces) ptrace.SpanSlice {
 	return ss.Spans()
 }
 
-// divide tells the spans that a refusing consumer took from those it did not. It took none, unless
-// its error names the part it did not take.
-func divide(holds []*hold, err error) (taken, refused []*hold) {
-	var partial consumererror.Traces
-	if !errors.As(err, &partial) {
+// divide tells the spans that need not be sent again from those that must.
+func (a *answer) divide(holds []*hold) (gone, refused []*hold) {
+	switch {
+	case a.err == nil || a.final:
+		return holds, nil
+	case !a.partly:
 		return nil, holds
 	}
-	left := countIDs(partial.Data())
+	left := countIDs(a.part)
 	for _, h := range holds {
 		if id := idOf(h.span); left[id] > 0 {
 			left[id]--
 			refused = append(refused, h)
 		} else {
-			taken = append(taken, h)
+			gone = append(gone, h)
 		}
 	}
-	return taken, refused
+	return gone, refused
 }
 
 // spanKey identifies a span.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -22,6 +23,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata/metricdatatest"
 
 	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/metadatatest"
+	"github.com/otel-shim/otel-shim/processor/identityprocessor/internal/semconv"
 )
 
 // bench is a started processor with its sink and its own telemetry.
@@ -47,8 +49,10 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 	return b
 }
 
+// send returns once what is due has been released, or refused.
 func (b *bench) send(t *testing.T, spans ...plain) {
 	require.NoError(t, b.ConsumeTraces(context.Background(), batchOf(spans)))
+	b.settleDown()
 }
 
 // out names the spans that came out, those with an inherited identity with its organisation.
@@ -88,10 +92,24 @@ func (b *bench) remembered() int {
 	return b.memory.spans
 }
 
+// settleDown waits until nothing is due, or what is due was refused.
+func (p *identityProcessor) settleDown() {
+	for !p.settled() {
+		time.Sleep(time.Microsecond)
+	}
+}
+
+func (p *identityProcessor) settled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.memory.holding.leaving == 0 || p.refused
+}
+
 // refusingSink gives the error that is set, and lets something happen meanwhile.
 type refusingSink struct {
 	consumertest.TracesSink
 	mood      atomic.Pointer[error]
+	refusals  atomic.Int64
 	meanwhile func() // called once
 }
 
@@ -104,6 +122,7 @@ func (s *refusingSink) ConsumeTraces(ctx context.Context, batch ptrace.Traces) e
 		meanwhile()
 	}
 	if err := s.mood.Load(); err != nil {
+		s.refusals.Add(1)
 		return *err
 	}
 	return s.TracesSink.ConsumeTraces(ctx, batch)
@@ -220,14 +239,38 @@ func TestTTLReleasesWhatIsHeld(t *testing.T) {
 }
 
 func TestHeldBytesReleaseTheOldest(t *testing.T) {
-	one := batchOf([]plain{unknown(1, 99)})
-	size := (&ptrace.ProtoMarshaler{}).TracesSize(one)
-	b := newBench(t, func(cfg *Config) { cfg.MaxHeldBytes = int64(3 * size) })
-	for id := uint8(1); id <= 5; id++ {
+	size := heldSize(t)
+	b := newBench(t, func(cfg *Config) { cfg.MaxHeldBytes = 8*size + size/2 })
+	for id := uint8(1); id <= 10; id++ {
 		b.send(t, unknown(id, 99).in(id))
 	}
 	assert.Equal(t, []string{"1", "2"}, b.out())
 	b.incomplete(t, map[string]int64{"bytes": 2})
+}
+
+// heldSize is what one span by itself counts as while it is held.
+func heldSize(t *testing.T) int64 {
+	b := newBench(t, nil)
+	b.send(t, unknown(1, 99))
+	_, size := b.level()
+	return size
+}
+
+// One trace has a quarter for itself, also where its spans share an id and need no memory of their
+// own: then all of them leave, and nobody else's.
+func TestHeldBytesOfOneTrace(t *testing.T) {
+	size := heldSize(t)
+	b := newBench(t, func(cfg *Config) { cfg.MaxHeldBytes = 16 * size })
+	b.send(t, unknown(1, 99).in(1))
+	for range 100 {
+		b.send(t, unknown(2, 99).in(2))
+	}
+	held, bytes := b.level()
+	assert.LessOrEqual(t, bytes, 7*size)
+	assert.Equal(t, slices.Repeat([]string{"2"}, 101-held), b.out())
+	b.incomplete(t, map[string]int64{"bytes": int64(101 - held)})
+	b.send(t, known(99, 0).in(1))
+	assert.Contains(t, b.out(), "1 org-a")
 }
 
 func TestTracesReleaseTheOldest(t *testing.T) {
@@ -291,18 +334,28 @@ func TestBatchRefusedForGoodKeepsItsHeldSpans(t *testing.T) {
 	assert.ElementsMatch(t, []string{"2 org-a", "3 org-a"}, b.out())
 }
 
-func TestRefusedReleaseIsTriedAgain(t *testing.T) {
+// It is tried less and less often: each attempt repeats the spans for those behind the next consumer
+// that had taken them. Once it is taken, the next refusal begins anew.
+func TestRefusedReleaseIsTriedAgainLessAndLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		b.send(t, unknown(2, 1))
 		b.sink.refuse(errDown)
-		time.Sleep(10 * time.Second)
+		time.Sleep(7 * time.Second) // quiet after six
+		assert.Equal(t, int64(3), b.sink.refusals.Load())
+		time.Sleep(10 * time.Minute)
+		assert.InDelta(t, 10*60/30+8, b.sink.refusals.Load(), 2)
 		held, _ := b.level()
 		assert.Equal(t, 1, held)
 		b.sink.accept()
-		time.Sleep(time.Second)
+		time.Sleep(30 * time.Second)
 		assert.Equal(t, []string{"2"}, b.out())
 		b.incomplete(t, map[string]int64{"quiet": 1})
+		b.sink.refusals.Store(0)
+		b.send(t, unknown(3, 1))
+		b.sink.refuse(errDown)
+		time.Sleep(7 * time.Second)
+		assert.Equal(t, int64(3), b.sink.refusals.Load())
 	})
 }
 
@@ -317,6 +370,36 @@ func TestRefusedReleaseIsCompletedByALateAncestor(t *testing.T) {
 		b.send(t, known(1, 0))
 		time.Sleep(time.Second)
 		assert.ElementsMatch(t, []string{"1", "2 org-a"}, b.out())
+	})
+}
+
+// What a span was to take with it at an attempt that was refused is not left on it.
+func TestRefusedReleaseTakesNothingAlong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		time.Sleep(20 * time.Second)
+		partly := unknown(2, 1)
+		partly.user = "u1"
+		below := known(3, 2)
+		below.user, below.plan = "u1", "pro"
+		b.send(t, partly, below)
+		b.sink.refuse(errDown)
+		time.Sleep(7 * time.Second)
+		b.mu.Lock()
+		attributes := b.memory.holding.due[0].span.Attributes().AsRaw()
+		b.mu.Unlock()
+		assert.Equal(t, map[string]any{"user.hash": "u1"}, attributes)
+		above := known(1, 0)
+		above.org, above.user = "org-b", "u1"
+		b.sink.accept()
+		b.send(t, above)
+		time.Sleep(time.Minute)
+		assert.Contains(t, b.out(), "2 org-b")
+		for span := range spansOf(b.sink.AllTraces()) {
+			if span.Name() == "2" {
+				assert.Equal(t, given{org: "org-b", user: "u1", origin: semconv.SaasIdentityOriginAncestor}, read(span))
+			}
+		}
 	})
 }
 

@@ -15,21 +15,48 @@ import (
 // source, so that a sender cannot fill the memory with attribute values.
 const maxIdentityBytes = 4096
 
-// A remembered span costs up to spanBytes, an identity and a service of up to ordinaryBytes
-// included. What is longer counts as more spans.
-const ordinaryBytes, spanBytes = 256, 100
+// A remembered span costs up to spanBytes at five spans a trace, where what they say takes up to
+// traceBytes. What a trace says beyond that counts as more spans.
+const spanBytes, traceBytes = 100, 200
 
-// surcharge is how many spans more something of this length counts as.
-func surcharge(bytes int) int32 { return int32(max(0, bytes-ordinaryBytes) / spanBytes) }
+// identityBytes and serviceBytes are what one takes besides its text.
+const identityBytes, serviceBytes = 32, 72
+
+// cataloguedBytes is the longest code that is catalogued.
+const cataloguedBytes = 256
 
 // identity is what one span carries of one group. It is interned and never changed. Its members are
 // kept as they are compared, one after the other: there are as many as there are requests.
 type identity struct {
-	code     string           // members in the order of their bits; equal codes are equal identities
-	others   *[]pcommon.Value // values of the members that are no strings
-	explicit bool             // has the key, or says that there is none
-	stop     reason           // set where this is no identity, but why there will be none
-	fixed    number           // the same in every trace, for stops
+	code string // members in the order of their bits; equal codes are equal identities
+	rare *rare  // nil for most
+}
+
+// rare is what most identities have not.
+type rare struct {
+	others []pcommon.Value // values of the members that are no strings
+	partly bool            // it has no key, nor says that there is none: it is no source
+	stop   reason          // set where this is no identity, but why there will be none
+	fixed  number          // the same in every trace, for stops
+}
+
+var partlyFilled = &rare{partly: true}
+
+// isExplicit says whether a span that carries this is a source.
+func (id *identity) isExplicit() bool { return id != nil && (id.rare == nil || !id.rare.partly) }
+
+func (id *identity) stop() reason {
+	if id.rare == nil {
+		return 0
+	}
+	return id.rare.stop
+}
+
+func (id *identity) fixed() number {
+	if id.rare == nil {
+		return 0
+	}
+	return id.rare.fixed
 }
 
 // memberHead is the bit of a member, the type of its value and the length of its text.
@@ -55,11 +82,11 @@ type claims [maxGroups]*identity
 // Stops stand in the place of an identity where it is settled that there is none. A nil identity
 // means that this is not settled yet.
 var (
-	stopRoot     = &identity{fixed: 1, stop: reasonRoot}
-	stopBarred   = &identity{fixed: 2, stop: reasonBarred}
-	stopConflict = &identity{fixed: 3, stop: reasonConflict}
-	stopMismatch = &identity{fixed: 4, stop: reasonMismatch}
-	unusable     = &identity{fixed: 5, stop: reasonConflict, explicit: true}
+	stopRoot     = &identity{rare: &rare{fixed: 1, stop: reasonRoot, partly: true}}
+	stopBarred   = &identity{rare: &rare{fixed: 2, stop: reasonBarred, partly: true}}
+	stopConflict = &identity{rare: &rare{fixed: 3, stop: reasonConflict, partly: true}}
+	stopMismatch = &identity{rare: &rare{fixed: 4, stop: reasonMismatch, partly: true}}
+	unusable     = &identity{rare: &rare{fixed: 5, stop: reasonConflict}}
 )
 
 // stops are in the order of their fixed numbers.
@@ -71,6 +98,19 @@ func (id *identity) size() (n int) {
 		_, rest = cutMember(rest)
 	}
 	return n
+}
+
+// mask is the members, one bit each.
+func (id *identity) mask() (set uint64) {
+	var m member
+	if id == nil {
+		return 0
+	}
+	for rest := id.code; rest != ""; {
+		m, rest = cutMember(rest)
+		set |= 1 << m.bit
+	}
+	return set
 }
 
 // within says whether every member is also in other, with an equal value.
@@ -95,7 +135,7 @@ func joined(a, b *identity) *identity {
 		return b
 	case b == nil || a == b:
 		return a
-	case a.stop == 0 && b.stop == 0 && a.code == b.code:
+	case a.stop() == 0 && b.stop() == 0 && a.code == b.code:
 		return a
 	}
 	return stopConflict
@@ -115,7 +155,7 @@ func (id *identity) stamp(attributes pcommon.Map, names []string) {
 			continue
 		}
 		if empty(value) {
-			(*id.others)[other].CopyTo(value)
+			id.rare.others[other].CopyTo(value)
 		}
 		other++
 	}
@@ -145,7 +185,7 @@ func (s *stamps) stamp(attributes pcommon.Map, words *vocabulary) {
 			origin = semconv.SaasIdentityOriginAncestor
 		}
 	}
-	if s.inferred {
+	if s.inferred != [maxGroups]bool{} {
 		origin = semconv.SaasIdentityOriginDescendants
 	}
 	if origin != "" {
@@ -224,8 +264,7 @@ func (r *reader) intern(g int, s *statement) *identity {
 		return known
 	}
 	id := r.nursery.identity()
-	*id = identity{code: r.nursery.text(r.code), others: s.others()}
-	id.explicit = s.set&r.groups[g].key != 0 || s.anonymous(&r.groups[g])
+	*id = identity{code: r.nursery.text(r.code), rare: s.rare(s.set&r.groups[g].key == 0 && !s.anonymous(&r.groups[g]))}
 	r.catalogs[g].put(id.code, id)
 	return id
 }
@@ -276,8 +315,8 @@ func (id *identity) isSaidBy(s *statement) bool {
 	return rest == ""
 }
 
-// others copies the values that are no strings, because those of a batch do not outlive it.
-func (s *statement) others() *[]pcommon.Value {
+// rare copies the values that are no strings, because those of a batch do not outlive it.
+func (s *statement) rare(partly bool) *rare {
 	var others []pcommon.Value
 	for set := s.set; set != 0; set &= set - 1 {
 		bit := uint8(bits.TrailingZeros64(set))
@@ -286,10 +325,13 @@ func (s *statement) others() *[]pcommon.Value {
 			from.values[bit].CopyTo(others[len(others)-1])
 		}
 	}
-	if others == nil {
-		return nil
+	switch {
+	case others != nil:
+		return &rare{others: others, partly: partly}
+	case partly:
+		return partlyFilled
 	}
-	return &others
+	return nil
 }
 
 // appendText writes a text with its length, which fits where the whole is within bounds.
@@ -312,10 +354,10 @@ type catalog[T any] struct {
 	misses        int // in a row
 }
 
-// skips says that a code is long, so that many would take much memory, or probably new. Which ones are looked up all the same depends on the
-// code, so that it shows when codes begin to come again.
+// skips says that a code is long, so that many would take much memory, or probably new. Which ones
+// are looked up all the same depends on the code, so that it shows when codes begin to come again.
 func skips[T any, C string | []byte](c *catalog[T], code C) bool {
-	return len(code) > ordinaryBytes || c.misses > catalogPatience && code[len(code)-1]&15 != 0
+	return len(code) > cataloguedBytes || c.misses > catalogPatience && code[len(code)-1]&15 != 0
 }
 
 func (c *catalog[T]) find(code []byte) *T {

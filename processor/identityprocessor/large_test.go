@@ -250,6 +250,7 @@ func TestHotTraceTakesItsShareOnly(t *testing.T) {
 			span.SetParentSpanID(spanID(1 + random.IntN(round*each+i+1)))
 		}
 		require.NoError(t, b.ConsumeTraces(context.Background(), batch))
+		b.settleDown()
 	}
 	held, _ := b.level()
 	assert.LessOrEqual(t, b.remembered(), b.cfg.MaxSpansPerTrace+100)

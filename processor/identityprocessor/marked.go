@@ -18,6 +18,9 @@ type marked struct {
 
 func (k *marked) add(id pcommon.TraceID, now time.Duration) {
 	k.turn(now)
+	if _, known := k.recent[id]; known {
+		return
+	}
 	if k.recent == nil || len(k.recent) >= k.most {
 		k.begin(now)
 	}

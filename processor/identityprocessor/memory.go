@@ -1,6 +1,7 @@
 package identityprocessor
 
 import (
+	"hash/maphash"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -10,7 +11,7 @@ import (
 // its own.
 type memory struct {
 	rules   *rules
-	traces  map[pcommon.TraceID]*trace
+	traces  directory
 	last    *trace // of the newest span: its neighbours are mostly of the same
 	byAge   ages
 	spans   int // weight of all traces
@@ -32,10 +33,10 @@ func newMemory(cfg *Config, now func() time.Duration) *memory {
 	return &memory{
 		rules: &rules{
 			reader: reader{vocabulary: newVocabulary(cfg)},
-			remote: remoteRule{mode: cfg.Remote, lists: cfg.RemoteServices},
+			remote: remoteRule{mode: cfg.Remote, lists: cfg.RemoteServices, seed: maphash.MakeSeed()},
 			upward: cfg.Upward == upwardLocal,
 		},
-		traces:           map[pcommon.TraceID]*trace{},
+		traces:           newDirectory(),
 		inferred:         inferences{},
 		lapses:           make(lapses, lapsesPerTrace*cfg.MaxTraces),
 		kept:             marked{ttl: cfg.TTL, most: cfg.MaxTraces},
@@ -75,32 +76,35 @@ func (m *memory) trace(id pcommon.TraceID, now time.Duration) *trace {
 	if m.last != nil && m.last.id == id {
 		return m.last
 	}
-	if t := m.traces[id]; t != nil {
+	if t := m.traces.get(id); t != nil {
 		m.last = t
 		return t
 	}
-	if len(m.traces) >= m.maxTraces {
+	if m.traces.count >= m.maxTraces {
 		m.forget(m.byAge.oldest, reasonTraces, now)
 	}
-	t := &trace{id: id, rules: m.rules, expires: seconds(now + m.ttl), kept: m.kept.has(id)}
+	t := &trace{id: id, rules: m.rules, expires: seconds(now + m.ttl), more: nothingMore}
+	if m.kept.has(id) {
+		t.extended().kept = true
+	}
 	m.byAge.pushBack(t)
-	m.traces[id], m.last = t, t
+	m.traces.add(t)
+	m.last = t
 	return t
 }
 
 // touch renews what a received span renews: the trace is not quiet, and identity of its own makes
 // it live longer. A span that must be kept makes all later ones of its trace kept.
 func (m *memory) touch(t *trace, a *arrival, now time.Duration) {
-	if t.waiting != nil {
-		t.waiting.seen = now
-		m.holding.byQuiet.MoveToBack(t.waiting.quiet)
+	if t.more.waiting != nil {
+		m.holding.awaken(t, now)
 	}
 	if a.keep {
-		t.kept = true
+		t.extended().kept = true
 		m.kept.add(a.trace, now)
 	}
 	for _, own := range a.own {
-		if own != nil && own.explicit && t.expires != seconds(now+m.ttl) {
+		if own.isExplicit() && t.expires != seconds(now+m.ttl) {
 			t.expires = seconds(now + m.ttl)
 			m.byAge.moveToBack(t)
 			return
@@ -112,10 +116,10 @@ func (m *memory) touch(t *trace, a *arrival, now time.Duration) {
 func (m *memory) forget(t *trace, why reason, now time.Duration) {
 	m.holding.dismissAll(t, why)
 	m.byAge.remove(t)
-	delete(m.traces, t.id)
+	m.traces.remove(t.id)
 	m.spans -= t.weight()
 	m.lapses.add(t.id, now)
-	t.forgotten = why
+	t.bytes = -int32(why)
 	if m.last == t {
 		m.last = nil
 	}
@@ -132,17 +136,18 @@ func (m *memory) keep(holds []*hold) {
 		switch {
 		case !h.trace.judge(h.node, &h.own).wait:
 			m.holding.dismiss(h, reasonSettled)
-		case h.trace.forgotten != 0:
-			m.holding.dismiss(h, h.trace.forgotten)
+		case h.trace.forgotten() != 0:
+			m.holding.dismiss(h, h.trace.forgotten())
+		default:
+			m.holding.fit(h.trace)
 		}
 	}
-	m.holding.fit()
 }
 
 // expire makes due whatever has waited long enough, and forgets what is too old.
 func (m *memory) expire(now time.Duration) {
 	m.kept.turn(now)
-	for e := m.holding.byQuiet.Front(); e != nil && e.Value.(*trace).waiting.seen+m.quiet <= now; e = m.holding.byQuiet.Front() {
+	for e := m.holding.byQuiet.Front(); e != nil && e.Value.(*trace).more.waiting.seen+m.quiet <= now; e = m.holding.byQuiet.Front() {
 		m.holding.dismissAll(e.Value.(*trace), reasonQuiet)
 	}
 	m.holding.dismissReceivedBy(now-m.wait, reasonWait)
@@ -184,7 +189,7 @@ func (m *memory) take(most int) []*hold {
 // given the time for that.
 func (m *memory) conclude(h *hold) stamps {
 	v := h.trace.judge(h.node, &h.own)
-	s := stamps{taken: v.stamps, reason: v.reason, keep: m.kept.has(h.trace.id)}
+	s := stamps{taken: v.stamps, reason: v.reason, keep: h.trace.more.kept || m.kept.has(h.trace.id)}
 	if !v.wait {
 		return s
 	}
@@ -217,7 +222,7 @@ type levels struct{ held, bytes, traces int64 }
 
 // drain hands over what has happened since it was last called.
 func (m *memory) drain() tally {
-	t, now := m.tally, levels{int64(m.holding.count), m.holding.bytes(), int64(len(m.traces))}
+	t, now := m.tally, levels{int64(m.holding.count), m.holding.bytes(), int64(m.traces.count)}
 	t.change = levels{now.held - m.shown.held, now.bytes - m.shown.bytes, now.traces - m.shown.traces}
 	m.tally, m.shown = tally{}, now
 	return t

@@ -3,6 +3,7 @@ package identityprocessor
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -158,8 +159,19 @@ func remote(child, parent plain) bool {
 	case child.flags == 0 && child.service == parent.service:
 		return false
 	}
+	switch oracleSharing.Remote {
+	case remoteAll:
+		return false
+	case remoteList:
+		return a.name != b.name && !slices.ContainsFunc(oracleSharing.RemoteServices, func(list []string) bool {
+			return slices.Contains(list, a.name) && slices.Contains(list, b.name)
+		})
+	}
 	return a.name != b.name && (a.namespace == "" || a.namespace != b.namespace)
 }
+
+// oracleSharing says which services share.
+var oracleSharing = createDefaultConfig().(*Config)
 
 // forest grows random traces that use the same span ids. The rates are high, so that every rule
 // meets every other one.

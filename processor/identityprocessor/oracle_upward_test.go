@@ -65,7 +65,7 @@ func (o oracle) reachedFrom(s plain, explicit func(plain) bool, client bool, dep
 	for _, child := range o.children(s) {
 		local := child.flags == 0x100 || child.flags == 0 && child.service == s.service
 		switch {
-		case child.edge || child.scope != "" || child.fanIn || depth > 300:
+		case child.edge || child.scope != "" || child.fanIn && !explicit(child) || depth > 300:
 		case !local && (!client || remote(child, s)):
 		case explicit(child) || o.reachedFrom(child, explicit, false, depth+1):
 			return true

@@ -1,6 +1,7 @@
 package identityprocessor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,15 +16,12 @@ import (
 	"go.uber.org/zap"
 )
 
-// releaseSize is how many held spans go to the next consumer in one call.
-const releaseSize = 1000
-
 // The ticker looks this many times during `quiet`, within these limits.
 const ticksPerQuiet, shortestTick, longestTick = 20, 5 * time.Millisecond, 250 * time.Millisecond
 
 var (
 	errShutdown = errors.New("the identity processor has been shut down")
-	errFull     = errors.New("the identity processor holds `max_held_bytes` and the next consumer refuses them: retry later")
+	errFull     = errors.New("the identity processor holds `max_held_bytes` and the next consumer does not take them: retry later")
 )
 
 // identityProcessor completes the identity of spans from their ancestors.
@@ -44,8 +42,8 @@ var (
 //	keep (memory.go) ◀──────────────────────────── hold       │
 //	                                                 │        │
 //	due: its ancestor came · quiet · wait · ttl ·    ▼        │
-//	     a limit · shutdown ──────────────────▶ release ──────┘
-//	                                refused: stays due, the ticker tries again
+//	     a limit · shutdown ────▶ release (release.go) ───────┘
+//	                      refused: stays due, and is tried again later
 //
 // Identity is found in one place, trace.inherited, and written in one place, claims.stamp.
 type identityProcessor struct {
@@ -57,13 +55,22 @@ type identityProcessor struct {
 	store    *store    // nil where none is configured
 	epoch    time.Time // times are kept as distances from it
 
-	mu     sync.Mutex
-	memory *memory // guarded by mu
-	closed bool    // guarded by mu
+	mu      sync.Mutex
+	memory  *memory // guarded by mu
+	closed  bool    // guarded by mu
+	ended   bool    // guarded by mu; the last release is under way, or over
+	refused bool    // guarded by mu; the last release was
+	running int     // guarded by mu; calls of ConsumeTraces under way
 
-	calls   sync.WaitGroup // ConsumeTraces under way; added to under mu, while not closed
-	ticking sync.WaitGroup
-	done    chan struct{}
+	ticking    sync.WaitGroup
+	due        chan struct{} // there is something to release
+	done       chan struct{} // closed when the ticker and the releaser are to end
+	idle       chan struct{} // closed when no call is under way, nor will be
+	released   chan struct{} // closed while there is no releaser
+	unreleased error         // of its last attempt
+	size       int           // of its next attempt, in spans
+	lifetime   context.Context
+	callOff    context.CancelFunc
 }
 
 var _ processor.Traces = (*identityProcessor)(nil)
@@ -71,8 +78,11 @@ var _ processor.Traces = (*identityProcessor)(nil)
 func newProcessor(set processor.Settings, cfg *Config, next consumer.Traces) (*identityProcessor, error) {
 	p := &identityProcessor{
 		cfg: cfg, next: next, id: set.ID, logger: set.Logger,
-		epoch: time.Now(), done: make(chan struct{}),
+		epoch: time.Now(), size: releaseSize, due: make(chan struct{}, 1),
+		done: make(chan struct{}), idle: make(chan struct{}), released: make(chan struct{}),
 	}
+	close(p.released)
+	p.lifetime, p.callOff = context.WithCancel(context.Background())
 	p.memory = newMemory(cfg, p.now)
 	var err error
 	p.reporter, err = newReporter(set, p.memory.rules.groups)
@@ -94,15 +104,18 @@ func (p *identityProcessor) Start(ctx context.Context, host component.Host) (err
 			return fmt.Errorf("`storage: %s` cannot be read: %w", p.cfg.Storage, errors.Join(err, p.store.close(ctx)))
 		}
 	}
+	p.released = make(chan struct{})
 	p.ticking.Go(p.tickUntilDone)
+	go p.releaseWhenDue()
 	return nil
 }
 
-// restore holds the spans of one stored entry again. One that cannot be read stays where it is.
+// restore holds the spans of one stored entry again. One that is damaged is dropped: it would be so
+// at every start.
 func (p *identityProcessor) restore(number uint64, batch ptrace.Traces, err error) {
 	if err != nil {
-		p.logger.Error("A stored batch of held spans cannot be read.", zap.Error(err), zap.Uint64("entry", number))
-		p.memory.tally.storage++
+		p.failed("A stored batch of held spans is damaged, and dropped.", err)
+		p.remove([]uint64{number})
 		return
 	}
 	holds := p.memory.recall(batch, p.now())
@@ -115,6 +128,7 @@ func (p *identityProcessor) restore(number uint64, batch ptrace.Traces, err erro
 	}
 	p.memory.tally.restored += int64(len(holds))
 	p.memory.accept(&outcome{spans: len(holds), held: holds})
+	p.wake()
 }
 
 // ConsumeTraces passes a batch on without the spans that must wait, and releases those that it
@@ -123,7 +137,7 @@ func (p *identityProcessor) ConsumeTraces(ctx context.Context, batch ptrace.Trac
 	if err := p.enter(); err != nil {
 		return err
 	}
-	defer p.calls.Done()
+	defer p.leave()
 	o := p.judge(batch)
 	if err := p.store.put(ctx, o.held, p.memory.rules.vocabulary); err != nil {
 		p.failed("Held spans cannot be stored; the sender is told to try again.", err)
@@ -132,8 +146,7 @@ func (p *identityProcessor) ConsumeTraces(ctx context.Context, batch ptrace.Trac
 	if err := p.pass(ctx, batch, &o); err != nil {
 		return err
 	}
-	p.keep(&o)
-	return nil
+	return p.keep(&o)
 }
 
 func (p *identityProcessor) enter() error {
@@ -145,8 +158,16 @@ func (p *identityProcessor) enter() error {
 	case p.memory.holding.full():
 		return errFull
 	}
-	p.calls.Add(1)
+	p.running++
 	return nil
+}
+
+func (p *identityProcessor) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running--; p.closed && p.running == 0 {
+		close(p.idle)
+	}
 }
 
 func (p *identityProcessor) judge(batch ptrace.Traces) outcome {
@@ -164,26 +185,28 @@ func (p *identityProcessor) pass(ctx context.Context, batch ptrace.Traces, o *ou
 		return nil
 	}
 	err := p.next.ConsumeTraces(ctx, batch)
-	var partial consumererror.Traces
+	a := answerOf(err)
 	switch {
 	case err == nil || len(o.held) == 0:
-	case consumererror.IsPermanent(err):
-		p.keep(&outcome{spans: len(o.held), held: o.held})
-	case errors.As(err, &partial):
-		again := partial.Data()
-		assemble(o.held, p.memory.rules.vocabulary).ResourceSpans().MoveAndAppendTo(again.ResourceSpans())
-		err = consumererror.NewTraces(err, again)
+	case a.final:
+		return cmp.Or(p.keep(&outcome{spans: len(o.held), held: o.held}), a.err)
+	case a.partly:
+		again := a.part
+		held, _ := assemble(o.held, p.memory.rules.vocabulary, ptrace.Span.CopyTo)
+		held.ResourceSpans().MoveAndAppendTo(again.ResourceSpans())
+		a.err = consumererror.NewTraces(err, again)
 		fallthrough
 	default:
 		p.remove(finished(o.held))
 	}
-	return err
+	return a.err
 }
 
-// remove deletes stored entries. On failure they come out once more after the next start.
+// remove deletes stored entries. While that fails it is tried again; were the process to end before
+// it succeeds, their spans would come out once more after the next start.
 func (p *identityProcessor) remove(entries []uint64) {
 	if err := p.store.remove(context.Background(), entries); err != nil {
-		p.failed("Released spans cannot be deleted from the storage; they will come again.", err)
+		p.failed("Released spans cannot be deleted from the storage yet.", err)
 	}
 }
 
@@ -194,65 +217,22 @@ func (p *identityProcessor) failed(what string, err error) {
 	p.memory.tally.storage++
 }
 
-// keep accounts for a batch that was passed on, holds what was taken out of it, and releases what
-// is due, unless the next consumer is refusing: then the ticker does.
-func (p *identityProcessor) keep(o *outcome) {
+// keep accounts for a batch that was passed on, and holds what was taken out of it. After the end
+// nobody would release that, so the sender must send the batch again.
+func (p *identityProcessor) keep(o *outcome) error {
 	p.mu.Lock()
+	if p.ended {
+		p.mu.Unlock()
+		return errShutdown
+	}
 	p.memory.accept(o)
-	ready := len(p.memory.holding.due) > 0 && !p.memory.holding.refused
+	ready := len(p.memory.holding.due) > 0
 	p.mu.Unlock()
 	if ready {
-		p.releaseNow()
+		p.wake()
 	}
 	p.report()
-}
-
-// releaseNow releases without any sender's context: those of the spans are gone, and the one at
-// hand belongs to somebody else. A refusal is logged and counted, and the spans stay due.
-func (p *identityProcessor) releaseNow() { _ = p.release(context.Background()) }
-
-// release sends due spans to the next consumer until none is left or it refuses.
-func (p *identityProcessor) release(ctx context.Context) error {
-	for {
-		holds := p.take()
-		if len(holds) == 0 {
-			return nil
-		}
-		err := p.next.ConsumeTraces(ctx, assemble(holds, p.memory.rules.vocabulary))
-		done, err := p.settle(holds, err)
-		p.remove(done)
-		if err != nil {
-			return err
-		}
-	}
-}
-
-func (p *identityProcessor) take() []*hold {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.memory.take(releaseSize)
-}
-
-// settle accounts for released spans. It returns the stored entries that are done with, and the
-// error of a consumer that may take the spans later; what is refused for good is lost.
-func (p *identityProcessor) settle(holds []*hold, err error) (done []uint64, again error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if permanent := consumererror.IsPermanent(err); permanent || err == nil {
-		if permanent {
-			p.logger.Error("The next consumer refused held spans for good.", zap.Error(err), zap.Int("spans", len(holds)))
-			p.memory.tally.rejected += int64(len(holds))
-		}
-		p.memory.depart(holds, p.now())
-		return finished(holds), nil
-	}
-	if !p.memory.holding.refused {
-		p.logger.Warn("The next consumer refuses held spans; they stay held.", zap.Error(err))
-	}
-	taken, refused := divide(holds, err)
-	p.memory.depart(taken, p.now())
-	p.memory.holding.putBack(refused)
-	return finished(taken), err
+	return nil
 }
 
 func (p *identityProcessor) tickUntilDone() {
@@ -271,42 +251,26 @@ func (p *identityProcessor) tickUntilDone() {
 func (p *identityProcessor) tick() {
 	p.mu.Lock()
 	p.memory.expire(p.now())
+	ready := len(p.memory.holding.due) > 0
 	p.mu.Unlock()
-	p.releaseNow()
-	p.report()
-}
-
-// Shutdown stops taking batches and releases everything held. What the next consumer then refuses
-// is left in the storage; without one it is lost, and the error says how much.
-func (p *identityProcessor) Shutdown(ctx context.Context) error {
-	if !p.close() {
-		return nil
+	if ready {
+		p.wake()
 	}
-	p.calls.Wait()
-	close(p.done)
-	p.ticking.Wait()
-	p.mu.Lock()
-	p.memory.dismissEverything(reasonShutdown)
-	p.mu.Unlock()
-	err := p.release(ctx)
+	p.remove(nil)
 	p.report()
-	p.reporter.Shutdown()
-	switch {
-	case err != nil && p.store == nil:
-		err = fmt.Errorf("%d held spans are lost: %w", p.memory.holding.count, err)
-	case err != nil:
-		p.logger.Warn("Held spans stay in the storage.", zap.Error(err), zap.Int("spans", p.memory.holding.count))
-		err = nil
-	}
-	return errors.Join(err, p.store.close(ctx))
 }
 
 func (p *identityProcessor) close() (first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	first = !p.closed
+	if p.closed {
+		return false
+	}
 	p.closed = true
-	return first
+	if p.running == 0 {
+		close(p.idle)
+	}
+	return true
 }
 
 func (p *identityProcessor) now() time.Duration { return time.Since(p.epoch) }

@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/consumer/consumertest"
 	"go.opentelemetry.io/collector/extension/xextension/storage"
+	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/processor/processortest"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -39,6 +40,7 @@ type disk struct {
 	mu      sync.Mutex
 	content map[string][]byte
 	fails   atomic.Bool
+	reads   atomic.Int64
 	opens   error
 }
 
@@ -56,7 +58,7 @@ func (d *disk) entries() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := len(d.content)
-	if _, ok := d.content[keyBounds]; ok {
+	if _, ok := d.content[keyPages]; ok {
 		n--
 	}
 	return n
@@ -91,6 +93,7 @@ func (c *diskClient) Batch(_ context.Context, operations ...*storage.Operation) 
 	for _, o := range operations {
 		switch o.Type {
 		case storage.Get:
+			c.reads.Add(1)
 			o.Value = c.content[o.Key]
 		case storage.Set:
 			c.content[o.Key] = o.Value
@@ -110,7 +113,7 @@ type killable struct {
 	to  consumer.Traces
 }
 
-func (k *killable) Capabilities() consumer.Capabilities { return consumer.Capabilities{} }
+func (k *killable) Capabilities() consumer.Capabilities { return k.to.Capabilities() }
 
 func (k *killable) kill() {
 	k.cut.Store(true)
@@ -141,27 +144,59 @@ func startOn(t testing.TB, d *disk, cfg *Config, to consumer.Traces) *killable {
 // Killed at any moment and started again on the same disk, under a next consumer that refuses at
 // random: every acknowledged span comes out, with the oracle's identity or none.
 func TestKilledProcessorsLoseNothing(t *testing.T) {
-	for seed := range uint64(60) {
-		random := rand.New(rand.NewPCG(seed, 6))
-		spans := forest(random, 4, 1+random.IntN(60))
-		moody := &moodySink{random: rand.New(rand.NewPCG(seed, 7))}
-		d := newDisk()
-		cfg := createDefaultConfig().(*Config)
-		cfg.Upward = upwardOff
-		p := startOn(t, d, cfg, moody)
-		for _, batch := range cut(random, shuffled(random, spans)) {
-			send(t, p, batch)
-			if random.IntN(8) == 0 {
-				p.kill()
-				p = startOn(t, d, cfg, moody)
+	for seed := range uint64(rounds() / 4) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 6))
+			spans := forest(random, 4, 1+random.IntN(60))
+			moody := &moodySink{random: rand.New(rand.NewPCG(seed, 7)), spoils: seed%2 == 0}
+			d := newDisk()
+			cfg := createDefaultConfig().(*Config)
+			cfg.Upward = upwardOff
+			p := startOn(t, d, cfg, moody)
+			for _, batch := range cut(random, shuffled(random, spans)) {
+				send(t, p, batch)
+				if random.IntN(8) == 0 {
+					p.kill()
+					p = startOn(t, d, cfg, moody)
+				}
 			}
-		}
-		require.NoError(t, p.Shutdown(context.Background()))
-		for d.entries() > 0 { // refused at shutdown
-			require.NoError(t, startOn(t, d, cfg, moody).Shutdown(context.Background()))
-		}
-		checkAtLeastOnce(t, seed, spans, moody.AllTraces(), sameOrNothing(oracleOf(spans)))
+			require.NoError(t, p.Shutdown(context.Background()))
+			for d.entries() > 0 { // refused at shutdown
+				require.NoError(t, startOn(t, d, cfg, moody).Shutdown(context.Background()))
+			}
+			checkAtLeastOnce(t, seed, spans, moody.AllTraces(), sameOrNothing(oracleOf(spans)))
+		})
 	}
+}
+
+// However long one entry stays, a start reads the pages that have some, not every number since.
+func TestStartReadsOnlyWhatIsThere(t *testing.T) {
+	d, sink := newDisk(), new(consumertest.TracesSink)
+	cfg := createDefaultConfig().(*Config)
+	cfg.Quiet, cfg.Wait, cfg.TTL = time.Hour, time.Hour, time.Hour
+	p := startOn(t, d, cfg, sink)
+	require.NoError(t, p.ConsumeTraces(context.Background(), batchOf([]plain{unknown(3, 2)})))
+	for n := range 8 * pageSize {
+		batch := []plain{unknown(5, 4).in(2)}
+		require.NoError(t, p.ConsumeTraces(context.Background(), batchOf(batch)))
+		if n%100 == 0 {
+			require.NoError(t, p.ConsumeTraces(context.Background(), batchOf([]plain{known(4, 0).in(2)})))
+			p.settleDown()
+		}
+		if n%100 == 99 {
+			p.mu.Lock()
+			p.memory.forget(p.memory.traces.get(pcommon.TraceID{15: 2}), reasonTraces, p.now())
+			p.mu.Unlock()
+			p.wake()
+			p.settleDown()
+		}
+	}
+	p.kill()
+	d.reads.Store(0)
+	p = startOn(t, d, cfg, sink)
+	assert.LessOrEqual(t, int(d.reads.Load()), 2*pageSize+1)
+	held, _ := (&bench{identityProcessor: p.identityProcessor}).level()
+	assert.Positive(t, held)
 }
 
 func checkAtLeastOnce(t *testing.T, seed uint64, sent []plain, out []ptrace.Traces, right verdictOn) {
@@ -187,6 +222,7 @@ func TestHeldSpanSurvivesAndIsCompleted(t *testing.T) {
 		p = startOn(t, d, createDefaultConfig().(*Config), sink)
 		assert.Zero(t, sink.SpanCount())
 		require.NoError(t, p.ConsumeTraces(context.Background(), batchOf([]plain{known(2, 1)})))
+		p.settleDown()
 		assert.Equal(t, 2, sink.SpanCount())
 		assert.Equal(t, 1, d.entries(), "one span of the entry is still held")
 		time.Sleep(11 * time.Second)
@@ -228,21 +264,23 @@ func TestFailingStoragePushesBack(t *testing.T) {
 	require.NoError(t, p.ConsumeTraces(context.Background(), batchOf([]plain{known(1, 0), unknown(3, 2)})))
 	d.fails.Store(true)
 	require.NoError(t, p.ConsumeTraces(context.Background(), batchOf([]plain{unknown(2, 1)})), "what cannot be deleted was delivered all the same")
+	p.settleDown()
 	assert.Equal(t, 3, sink.SpanCount())
 	assert.Equal(t, 1, d.entries())
 	d.fails.Store(false)
+	require.Eventually(t, func() bool { return d.entries() == 0 }, 5*time.Second, time.Millisecond, "it is deleted once that is possible")
 }
 
-// Many entries, more than are reserved at once, over several lives.
-func TestEntriesBeyondOneReservation(t *testing.T) {
+// Many entries, more than a page has, over several lives.
+func TestEntriesOfSeveralPages(t *testing.T) {
 	d, sink := newDisk(), new(consumertest.TracesSink)
 	cfg := createDefaultConfig().(*Config)
 	p := startOn(t, d, cfg, sink)
-	for n := range 2*reservation + 10 {
+	for n := range 2*pageSize + 10 {
 		batch := batchOf([]plain{unknown(3, 2)})
 		spansIn(batch).At(0).SetTraceID([16]byte{14: byte(n >> 8), 15: byte(n)})
 		require.NoError(t, p.ConsumeTraces(context.Background(), batch))
-		if n == reservation/2 {
+		if n == pageSize/2 {
 			p.kill()
 			p = startOn(t, d, cfg, sink)
 		}
@@ -250,7 +288,7 @@ func TestEntriesBeyondOneReservation(t *testing.T) {
 	p.kill()
 	p = startOn(t, d, cfg, sink)
 	require.NoError(t, p.Shutdown(context.Background()))
-	assert.Equal(t, 2*reservation+10, sink.SpanCount())
+	assert.Equal(t, 2*pageSize+10, sink.SpanCount())
 	assert.Zero(t, d.entries())
 }
 
@@ -263,7 +301,7 @@ func TestShutdownLeavesInTheStorageWhatIsRefused(t *testing.T) {
 	assert.Equal(t, 1, d.entries())
 }
 
-func TestDamagedEntryIsCountedAndLeft(t *testing.T) {
+func TestDamagedEntryIsCountedAndDropped(t *testing.T) {
 	d, b := newDisk(), newBench(t, nil)
 	p := startOn(t, d, createDefaultConfig().(*Config), b.sink)
 	require.NoError(t, p.ConsumeTraces(context.Background(), batchOf([]plain{unknown(3, 2)})))
@@ -287,14 +325,14 @@ func TestStartRefusesAStorageThatDoesNotWork(t *testing.T) {
 	other := newDisk()
 	other.opens = errDisk
 	damaged := newDisk()
-	damaged.content[keyBounds] = []byte{1}
+	damaged.content[keyPages] = []byte{1}
 	unreadable := newDisk()
 	unreadable.fails.Store(true)
 	for says, host := range map[string]component.Host{
 		"`storage: file_storage` is not among `service::extensions`": componenttest.NewNopHost(),
 		"`storage: file_storage` cannot store":                       notStoring{},
 		"`storage: file_storage` cannot be opened":                   other,
-		"damaged entry `bounds`":                                     damaged,
+		"damaged entry `pages`":                                      damaged,
 		"`storage: file_storage` cannot be read":                     unreadable,
 	} {
 		cfg := createDefaultConfig().(*Config)

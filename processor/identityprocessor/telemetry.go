@@ -53,13 +53,13 @@ type departures struct {
 }
 
 func (d *departures) add(s *stamps) {
-	origin := fromAncestor
-	if s.inferred {
-		origin = fromDescendants
-	}
 	for g, identity := range s.taken {
-		if identity != nil {
-			d.completed[g][origin]++
+		switch {
+		case identity == nil:
+		case s.inferred[g]:
+			d.completed[g][fromDescendants]++
+		default:
+			d.completed[g][fromAncestor]++
 		}
 	}
 	d.incomplete[s.reason]++

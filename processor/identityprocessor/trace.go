@@ -1,6 +1,8 @@
 package identityprocessor
 
 import (
+	"math"
+
 	"go.opentelemetry.io/collector/pdata/pcommon"
 )
 
@@ -26,13 +28,41 @@ type arrival struct {
 // numbered by its trace.
 type node struct {
 	id        pcommon.SpanID
-	parent    int32
-	child     int32 // first of its children
-	sibling   int32 // next child of its parent
+	links     links
 	service   number
 	marks     marks
 	standings [maxGroups]standing
 }
+
+// links are three nodes in one machine word: the parent, the first child, and the parent's next child.
+type links uint64
+
+const (
+	linkBits = 21
+	noLink   = 1<<linkBits - 1
+	noLinks  = links(noLink | noLink<<linkBits | noLink<<(2*linkBits))
+)
+
+const (
+	linkParent = iota * linkBits
+	linkChild
+	linkSibling
+)
+
+func (l links) to(which int) int32 {
+	if n := int32(l>>which) & noLink; n != noLink {
+		return n
+	}
+	return absent
+}
+
+func (l *links) set(which int, n int32) {
+	*l = *l&^(noLink<<which) | links(n&noLink)<<which
+}
+
+func (at *node) parent() int32  { return at.links.to(linkParent) }
+func (at *node) child() int32   { return at.links.to(linkChild) }
+func (at *node) sibling() int32 { return at.links.to(linkSibling) }
 
 // standing is how one node stands in one group.
 type standing struct {
@@ -42,22 +72,42 @@ type standing struct {
 
 func (at *node) is(m marks) bool { return at.marks&m != 0 }
 
-// trace is the forest of one trace's received spans.
+// trace is the forest of one trace's received spans. There are many, and most are small: what few have is
+// in more.
 type trace struct {
 	id         pcommon.TraceID
 	rules      *rules
 	nodes      []node
-	identities palette[identity]
-	services   palette[service]
+	identities [identityRoom]*identity
+	services   [serviceRoom]*service
+	more       *more  // never nil, and not to be changed where it is nothingMore
+	older      *trace // in memory.byAge
+	younger    *trace
+	bytes      int32  // of what is numbered; the negative reason once memory has let the trace go
+	expires    uint32 // second, rounded up
+}
+
+// more is what few traces have.
+type more struct {
+	identities []*identity
+	services   []*service
 	index      map[pcommon.SpanID]int32
 	waiting    *waiting // while spans are held
-	older      *trace   // in memory.byAge
-	younger    *trace
-	surcharge  int32  // spans that what is long in its palettes counts as
-	expires    uint32 // second, rounded up
-	forgotten  reason // set once memory has let it go
-	kept       bool   // has a span that must not be sampled out
+	kept       bool     // it has a span that must not be sampled out
 }
+
+var nothingMore = &more{}
+
+// extended is the trace's own more.
+func (t *trace) extended() *more {
+	if t.more == nothingMore {
+		t.more = &more{}
+	}
+	return t.more
+}
+
+// forgotten is why memory has let the trace go, if it has.
+func (t *trace) forgotten() reason { return reason(max(0, -t.bytes)) }
 
 // rules are the parts of the configuration that a trace is judged by.
 type rules struct {
@@ -74,7 +124,7 @@ func (t *trace) identityOf(n number) *identity {
 	if int(n) < len(stops) {
 		return stops[n]
 	}
-	return t.identities.at(int(n) - len(stops))
+	return at(t.identities[:], t.more.identities, int(n)-len(stops))
 }
 
 // familiar finds what a span says among the newest identities of the trace. No trace has none.
@@ -82,11 +132,11 @@ func (t *trace) familiar(s *statement) *identity {
 	if t == nil {
 		return nil
 	}
-	i, ok := t.identities.newest(func(id *identity) bool { return id.isSaidBy(s) })
+	i, ok := newest(t.identities[:], t.more.identities, func(id *identity) bool { return id.isSaidBy(s) })
 	if !ok {
 		return nil
 	}
-	return t.identities.at(i)
+	return at(t.identities[:], t.more.identities, i)
 }
 
 // numberOf numbers an identity. One too many is no source, like one that is too large.
@@ -94,46 +144,67 @@ func (t *trace) numberOf(id *identity) number {
 	switch {
 	case id == nil:
 		return 0
-	case id.fixed != 0:
-		return id.fixed
+	case id.fixed() != 0:
+		return id.fixed()
 	}
-	before := t.identities.size()
-	n, ok := t.identities.number(id, len(stops))
-	if !ok {
-		return unusable.fixed
+	few := t.identities[:]
+	if i, known := newest(few, t.more.identities, func(other *identity) bool { return other == id }); known {
+		return number(len(stops) + i)
 	}
-	if t.identities.size() > before {
-		t.surcharge += surcharge(len(id.code))
+	size := sizeOf(few, t.more.identities)
+	if len(stops)+size > math.MaxUint16 {
+		return unusable.fixed()
 	}
-	return n
+	if size < len(few) {
+		few[size] = id
+	} else {
+		t.extended().identities = appendTight(t.more.identities, id)
+	}
+	t.bytes += identityBytes + int32(len(id.code))
+	return number(len(stops) + size)
 }
 
 // weight is how many spans a trace counts as.
-func (t *trace) weight() int { return len(t.nodes) + int(t.surcharge) }
-
-func (t *trace) serviceOf(at *node) *service {
-	if at.service == 0 {
-		return nil
-	}
-	return t.services.at(int(at.service) - 1)
+func (t *trace) weight() int {
+	return len(t.nodes) + (max(traceBytes, int(t.bytes))-traceBytes)/spanBytes
 }
 
-// numberOfService numbers a service; one too many shares with nobody.
+func (t *trace) serviceOf(of *node) *service {
+	if of.service == 0 {
+		return nil
+	}
+	return at(t.services[:], t.more.services, int(of.service)-1)
+}
+
+// numberOfService numbers a service; one too many shares with nobody. The first trace that has it
+// counts it: mostly it is the service of many.
 func (t *trace) numberOfService(s *service) number {
 	if s == nil {
 		return 0
 	}
-	before := t.services.size()
-	n, _ := t.services.number(s, 1)
-	if t.services.size() > before {
-		t.surcharge += surcharge(len(s.name) + len(s.namespace) + len(s.instance))
+	few := t.services[:]
+	if i, known := newest(few, t.more.services, func(other *service) bool { return other == s }); known {
+		return number(1 + i)
 	}
-	return n
+	size := sizeOf(few, t.more.services)
+	switch {
+	case size >= math.MaxUint16:
+		return 0
+	case size < len(few):
+		few[size] = s
+	default:
+		t.extended().services = appendTight(t.more.services, s)
+	}
+	if !s.counted {
+		s.counted = true
+		t.bytes += serviceBytes + int32(len(s.name)+len(s.namespace)+len(s.instance))
+	}
+	return number(1 + size)
 }
 
 func (t *trace) find(id pcommon.SpanID) int32 {
-	if t.index != nil {
-		if n, ok := t.index[id]; ok {
+	if t.more.index != nil {
+		if n, ok := t.more.index[id]; ok {
 			return n
 		}
 		return absent
@@ -151,7 +222,7 @@ func (t *trace) findOrAdd(id pcommon.SpanID) int32 {
 		return n
 	}
 	n := int32(len(t.nodes))
-	t.nodes = appendTight(t.nodes, node{id: id, parent: absent, child: absent, sibling: absent})
+	t.nodes = appendTight(t.nodes, node{id: id, links: noLinks})
 	t.extendIndex(n)
 	return n
 }
@@ -163,12 +234,12 @@ func (t *trace) growsBy(a *arrival) bool {
 
 func (t *trace) extendIndex(n int32) {
 	switch {
-	case t.index != nil:
-		t.index[t.nodes[n].id] = n
+	case t.more.index != nil:
+		t.more.index[t.nodes[n].id] = n
 	case len(t.nodes) > smallTrace:
-		t.index = make(map[pcommon.SpanID]int32, 2*smallTrace)
+		t.extended().index = make(map[pcommon.SpanID]int32, 2*smallTrace)
 		for i := range t.nodes {
-			t.index[t.nodes[i].id] = int32(i)
+			t.more.index[t.nodes[i].id] = int32(i)
 		}
 	}
 }
@@ -197,13 +268,14 @@ func (t *trace) fill(n int32, a *arrival) {
 	}
 	at := &t.nodes[n]
 	at.marks |= a.marks | markReceived
-	at.service, at.parent = t.numberOfService(a.service), parent
+	at.service = t.numberOfService(a.service)
 	for g := range t.rules.groups {
 		at.standings[g].own = t.numberOf(a.own[g])
 	}
 	if parent != absent {
-		at.sibling = t.nodes[parent].child
-		t.nodes[parent].child = n
+		at.links.set(linkParent, parent)
+		at.links.set(linkSibling, t.nodes[parent].child())
+		t.nodes[parent].links.set(linkChild, n)
 	}
 }
 
@@ -235,8 +307,8 @@ func (t *trace) merge(n int32, a *arrival) (changed, clash bool) {
 }
 
 func (t *trace) parentID(at *node) (id pcommon.SpanID) {
-	if at.parent != absent {
-		id = t.nodes[at.parent].id
+	if parent := at.parent(); parent != absent {
+		id = t.nodes[parent].id
 	}
 	return id
 }
@@ -246,7 +318,7 @@ func (t *trace) tear(n int32, other pcommon.SpanID) {
 	if !other.IsEmpty() {
 		t.nodes[t.findOrAdd(other)].marks |= markDisputed
 	}
-	if parent := t.nodes[n].parent; parent != absent {
+	if parent := t.nodes[n].parent(); parent != absent {
 		t.nodes[parent].marks |= markDisputed
 	}
 }
@@ -268,15 +340,15 @@ func (t *trace) settle(n int32) {
 }
 
 func (t *trace) children(into []int32, n int32) []int32 {
-	for c := t.nodes[n].child; c != absent; c = t.nodes[c].sibling {
+	for c := t.nodes[n].child(); c != absent; c = t.nodes[c].sibling() {
 		into = append(into, c)
 	}
 	return into
 }
 
 func (t *trace) wake(n int32) {
-	if t.waiting != nil && t.waiting.spans[n] != nil {
-		t.waiting.woken = append(t.waiting.woken, n)
+	if waiting := t.more.waiting; waiting != nil && waiting.spans[n] != nil {
+		waiting.woken = append(waiting.woken, n)
 	}
 }
 
@@ -295,15 +367,15 @@ func (t *trace) passed(n int32, g int) number {
 	own := t.own(n, g)
 	switch {
 	case t.nodes[n].is(markScope):
-		return stopBarred.fixed
-	case own != nil && (own.explicit || own.stop != 0):
+		return stopBarred.fixed()
+	case own != nil && (own.isExplicit() || own.stop() != 0):
 		return t.nodes[n].standings[g].own
 	}
 	given := t.given(n, g)
 	if own == nil || given < number(len(stops)) || own.within(t.identityOf(given)) {
 		return given
 	}
-	return stopMismatch.fixed
+	return stopMismatch.fixed()
 }
 
 // inherited is the downward rule: what the nearest explicit ancestor of a node gives it. It is nil
@@ -312,19 +384,20 @@ func (t *trace) inherited(n int32, g int) *identity { return t.identityOf(t.give
 
 func (t *trace) given(n int32, g int) number {
 	at := &t.nodes[n]
+	parent := at.parent()
 	switch {
 	case at.marks.shut():
-		return stopBarred.fixed
+		return stopBarred.fixed()
 	case at.is(markTorn):
-		return stopConflict.fixed
-	case at.parent == absent:
-		return stopRoot.fixed
-	case !t.nodes[at.parent].is(markReceived):
+		return stopConflict.fixed()
+	case parent == absent:
+		return stopRoot.fixed()
+	case !t.nodes[parent].is(markReceived):
 		return 0
-	case t.bars(at, &t.nodes[at.parent]):
-		return stopBarred.fixed
+	case t.bars(at, &t.nodes[parent]):
+		return stopBarred.fixed()
 	}
-	return t.nodes[at.parent].standings[g].passes
+	return t.nodes[parent].standings[g].passes
 }
 
 // bars says whether identity stops between a span and its received parent because they are in
@@ -351,7 +424,7 @@ type verdict struct {
 // judge applies the downward rule to a span at a node that carries own.
 func (t *trace) judge(n int32, own *claims) (v verdict) {
 	for g := range t.rules.groups {
-		if own[g] != nil && own[g].explicit {
+		if own[g].isExplicit() {
 			continue
 		}
 		taken, why := t.taken(n, g, own[g])
@@ -373,8 +446,8 @@ func (t *trace) taken(n int32, g int, own *identity) (*identity, reason) {
 	switch {
 	case given == nil:
 		return nil, 0
-	case given.stop != 0:
-		return nil, given.stop
+	case given.stop() != 0:
+		return nil, given.stop()
 	case own != nil && !own.within(given):
 		return nil, reasonMismatch
 	}

@@ -33,7 +33,7 @@ func (t *trace) mayInfer(n int32, why reason) bool {
 // of its trace was forgotten since it began, nor in the time that spans may be late.
 func (m *memory) covered(h *hold) bool {
 	start, end := uint64(h.span.StartTimestamp()), uint64(h.span.EndTimestamp())
-	if h.trace.forgotten != 0 || end < start || end-start > math.MaxInt64/2 {
+	if h.trace.forgotten() != 0 || end < start || end-start > math.MaxInt64/2 {
 		return false
 	}
 	return h.since >= m.lapses.last(h.trace.id)+m.quiet+time.Duration(end-start)
@@ -51,20 +51,19 @@ func (all inferences) of(t *trace) *inference {
 	return i
 }
 
-// complete adds to a verdict what the descendants of a held span agree on.
-func (i *inference) complete(h *hold, v *verdict) (inferred bool) {
+// complete adds to a verdict what the descendants of a held span agree on, and says for which groups.
+func (i *inference) complete(h *hold, v *verdict) (inferred [maxGroups]bool) {
 	t := h.trace
 	for g := range t.rules.groups {
 		own := h.own[g]
-		if v.stamps[g] != nil || own != nil && own.explicit {
+		if v.stamps[g] != nil || own.isExplicit() {
 			continue
 		}
 		if _, why := t.taken(h.node, g, own); !t.mayInfer(h.node, why) {
 			continue
 		}
 		found, why := i.found(t, h.node, g, own)
-		v.stamps[g] = found
-		inferred = inferred || found != nil
+		v.stamps[g], inferred[g] = found, found != nil
 		if t.rules.groups[g].hold && why != 0 {
 			v.reason = why
 		}
@@ -82,9 +81,9 @@ func (i *inference) found(t *trace, n int32, g int, own *identity) (*identity, r
 	switch {
 	case found == nil:
 		return nil, 0
-	case found.stop != 0 || b.explicit.stop != 0:
+	case found.stop() != 0 || b.explicit.stop() != 0:
 		return nil, reasonAmbiguous
-	case b.partial != nil && (b.partial.stop != 0 || !b.partial.within(found)):
+	case b.partial != nil && (b.partial.stop() != 0 || !b.partial.within(found)):
 		return nil, reasonAmbiguous
 	case own != nil && !own.within(found):
 		return nil, reasonAmbiguous
@@ -97,7 +96,7 @@ func (t *trace) infer() *inference {
 	i.below = make([]below, len(t.nodes)*i.groups)
 	t.fromLeaves(func(n int32) {
 		i.done[n] = true
-		if t.nodes[n].parent != absent {
+		if t.nodes[n].parent() != absent {
 			for g := range t.rules.groups {
 				i.rise(t, n, g)
 			}
@@ -110,7 +109,7 @@ func (t *trace) infer() *inference {
 func (t *trace) fromLeaves(visit func(n int32)) {
 	pending := make([]int32, len(t.nodes))
 	for n := range t.nodes {
-		if parent := t.nodes[n].parent; parent != absent {
+		if parent := t.nodes[n].parent(); parent != absent {
 			pending[parent]++
 		}
 	}
@@ -123,7 +122,7 @@ func (t *trace) fromLeaves(visit func(n int32)) {
 	for ; len(ready) > 0; ready = ready[1:] {
 		n := ready[0]
 		visit(n)
-		if parent := t.nodes[n].parent; parent != absent {
+		if parent := t.nodes[n].parent(); parent != absent {
 			if pending[parent]--; pending[parent] == 0 {
 				ready = append(ready, parent)
 			}
@@ -133,8 +132,8 @@ func (t *trace) fromLeaves(visit func(n int32)) {
 
 // rise adds what a node and everything below it say to what stands below its parent.
 func (i *inference) rise(t *trace, n int32, g int) {
-	at, parent, own := &t.nodes[n], &t.nodes[t.nodes[n].parent], t.own(n, g)
-	from, to := i.at(n, g), i.at(at.parent, g)
+	at, parent, own := &t.nodes[n], &t.nodes[t.nodes[n].parent()], t.own(n, g)
+	from, to := i.at(n, g), i.at(at.parent(), g)
 	to.explicit = joined(to.explicit, from.explicit)
 	to.partial = united(to.partial, from.partial)
 	given := from.local
@@ -143,14 +142,14 @@ func (i *inference) rise(t *trace, n int32, g int) {
 		to.explicit = stopConflict
 		return
 	case own == nil:
-	case own.explicit || own.stop != 0:
+	case own.isExplicit() || own.stop() != 0:
 		to.explicit = joined(to.explicit, own)
 		given = own
 	default:
 		to.partial = united(to.partial, own)
 	}
 	switch {
-	case at.marks.shut() || given == nil:
+	case given == nil || at.is(markEdge) || at.is(markFanIn) && !own.isExplicit():
 	case t.sameProcess(at, parent):
 		to.local = joined(to.local, given)
 	case parent.is(markClient) && !t.bars(at, parent):
@@ -165,7 +164,7 @@ func united(a, b *identity) *identity {
 		return b
 	case b == nil:
 		return a
-	case a.stop != 0 || b.stop != 0:
+	case a.stop() != 0 || b.stop() != 0:
 		return stopConflict
 	}
 	var both []byte
@@ -176,7 +175,7 @@ func united(a, b *identity) *identity {
 		}
 		both, x, y = append(both, m.code...), fromX, fromY
 	}
-	return &identity{code: string(both)}
+	return &identity{code: string(both), rare: partlyFilled}
 }
 
 // firstOf takes the first member off two codes: off both where they share it, off neither where

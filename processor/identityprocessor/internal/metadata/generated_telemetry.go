@@ -73,7 +73,7 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	var err, errs error
 	builder.ProcessorIdentityHeldBytes, err = builder.meter.Int64UpDownCounter(
 		"otelcol_processor_identity_held_bytes",
-		metric.WithDescription("Size of the spans held now, as OTLP protobuf. [Development]"),
+		metric.WithDescription("What the spans held now take on the heap. [Development]"),
 		metric.WithUnit("By"),
 	)
 	errs = errors.Join(errs, err)

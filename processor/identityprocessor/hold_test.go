@@ -49,10 +49,29 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 	return b
 }
 
-// send returns once what is due has been released, or refused.
+// send returns once what is due has been released, or refused, and that has been counted.
 func (b *bench) send(t *testing.T, spans ...plain) {
 	require.NoError(t, b.ConsumeTraces(context.Background(), batchOf(spans)))
 	b.settleDown()
+	for range 1_000_000 {
+		if b.count("spans_seen") == b.count("spans_passed")+b.count("spans_held")+b.count("hold_duration") {
+			return
+		}
+		time.Sleep(time.Microsecond)
+	}
+	require.Fail(t, "the metrics do not add up")
+}
+
+// count is the value of a sum, or the count of a histogram.
+func (b *bench) count(name string) int64 {
+	found, err := b.telemetry.GetMetric("otelcol_processor_identity_" + name)
+	if err != nil { // nothing recorded yet
+		return 0
+	}
+	if durations, ok := found.Data.(metricdata.Histogram[float64]); ok {
+		return int64(durations.DataPoints[0].Count)
+	}
+	return found.Data.(metricdata.Sum[int64]).DataPoints[0].Value
 }
 
 // out names the spans that came out, those with an inherited identity with its organisation.

@@ -1,13 +1,18 @@
 """A forked process counts for itself, and exports over connections of its own.
 
 Pools of workers fork while their parent counts, collects and exports. A connection of the parent that its
-child goes on using carries the bytes of both, mixed: what arrives cannot be read.
+child goes on using carries the bytes of both, mixed: what arrives cannot be read. And what a thread of the
+parent holds at that moment is held in the child for ever: a module that it was importing for its first
+request can never be imported there, and nothing of the child is exported. So a fork waits for a request.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from opentelemetry import _logs, metrics, trace
@@ -31,23 +36,75 @@ def count_for_itself(meters: MeterProvider) -> None:
     os.register_at_fork(after_in_child=forked)
 
 
+_PATIENCE_SECONDS = 0.1
+"""Longest wait of a fork: a request to a Collector that is near takes less, and imports before it is sent."""
+
+
+class Gate:
+    """Keeps forks and export requests apart: a fork waits a moment for those under way, and they for it."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew in a forked process, which has none of its parent's threads."""
+        self._under_way = 0
+        self._change = threading.Condition()
+
+    def guard(self, request: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap what sends a request."""
+
+        @functools.wraps(request)
+        def guarded_request(*args: Any, **kwargs: Any) -> Any:
+            with self._change:
+                self._under_way += 1
+            try:
+                return request(*args, **kwargs)
+            finally:
+                with self._change:
+                    self._under_way -= 1
+                    self._change.notify_all()
+
+        return guarded_request
+
+    def close(self) -> None:
+        """Wait for what is under way, and let nothing begin until ``open``; runs before a fork."""
+        self._change.acquire()
+        self._change.wait_for(lambda: not self._under_way, _PATIENCE_SECONDS)
+
+    def open(self) -> None:
+        """Let requests go on; runs in the parent after a fork."""
+        self._change.release()
+
+
+_gate = Gate()
 _inherited: list[Any] = []
 """Connections of the parent: closing them might wait for a lock that a thread of the parent held."""
 
 
 def export_for_itself() -> None:
     """Let each process that is forked from now on connect anew to where telemetry goes."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_connect_anew)
+    if not hasattr(os, "register_at_fork"):
+        return
+    for session in _sessions():
+        session.request = _gate.guard(session.request)
+    os.register_at_fork(
+        before=_gate.close, after_in_parent=_gate.open, after_in_child=_connect_anew
+    )
 
 
-@guarded(default=None)
-def _connect_anew() -> None:
-    providers = (
+def _sessions() -> Iterator[Any]:
+    """The sessions over which telemetry is exported."""
+    return _sdk_compat.export_sessions(
         trace.get_tracer_provider(),
         _logs.get_logger_provider(),
         metrics.get_meter_provider(),
     )
-    for session in _sdk_compat.export_sessions(*providers):
+
+
+@guarded(default=None)
+def _connect_anew() -> None:
+    _gate.renew()
+    for session in _sessions():
         _inherited.append((dict(session.adapters), session.cookies))
         _sdk_compat.renew_session(session)

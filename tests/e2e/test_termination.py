@@ -273,6 +273,40 @@ def test_forked_processes_export_over_connections_of_their_own(locked: Environme
     assert sorted(records) == sorted(expected | {"halfway"})
 
 
+FORKED_EARLY = """
+import os, threading, time
+logging.getLogger("script").error("first")
+threading.Thread(target=_logs.get_logger_provider().force_flush).start()
+children = []
+for number in range(8):
+    time.sleep(0.001)
+    child = os.fork()
+    if child == 0:
+        logging.getLogger("script").error(f"child-{number}")
+        flushing = threading.Thread(target=_logs.get_logger_provider().force_flush, daemon=True)
+        flushing.start()
+        flushing.join(10)
+        os._exit(0)
+    children.append(child)
+for child in children:
+    os.waitpid(child, 0)
+print("ready", flush=True)
+"""
+
+
+def test_children_forked_during_the_first_request_export_too(locked: Environment) -> None:
+    """A module that the parent was importing for it, while it forked, can be imported in the child."""
+    with collectors.healthy() as sink:
+        with started(
+            locked, sink.url, wait="from opentelemetry import _logs" + FORKED_EARLY
+        ) as script:
+            until(script, "ready")
+            until(script, "ready")
+            assert script.wait(DEADLINE) == 0
+        _, records = arrived(sink)
+    assert {f"child-{number}" for number in range(8)} <= set(records)
+
+
 def test_uvicorn_without_lifespan_sends_its_last_batch(
     stack: Stack, locked: Environment, tmp_path: Path
 ) -> None:

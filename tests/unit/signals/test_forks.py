@@ -107,3 +107,31 @@ def test_a_child_of_an_outage_notes_its_own() -> None:
 
     with vars(outage)["_lock"]:
         assert in_child(work) == "False"
+
+
+def test_a_fork_waits_for_a_request_and_the_next_request_for_the_fork() -> None:
+    """What a request holds is free in the child; one that hangs holds a fork only for a moment."""
+    gate = forks.Gate()
+    begun, answered, after = threading.Event(), threading.Event(), threading.Event()
+
+    def request() -> None:
+        begun.set()
+        answered.wait(SECONDS)
+
+    sending = threading.Thread(target=gate.guard(request))
+    sending.start()
+    assert begun.wait(SECONDS)
+    gate.close()  # the request hangs, and the fork goes on
+    later = threading.Thread(target=gate.guard(after.set))
+    later.start()
+    assert not after.wait(0.05)
+    gate.open()
+    assert after.wait(SECONDS)
+    threading.Timer(0.01, answered.set).start()
+    gate.close()
+    sending.join(SECONDS if not answered.is_set() else 0.05)
+    assert answered.is_set()
+    gate.open()
+    sending.join(SECONDS)
+    later.join(SECONDS)
+    assert not sending.is_alive() and not later.is_alive()

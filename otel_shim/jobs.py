@@ -266,10 +266,16 @@ def ended_elsewhere(work: Work, course: Course) -> None:
 @guarded(default=None)
 def lost_elsewhere(work: Work, course: Course) -> None:
     """Note the end of a run that began elsewhere, in a process that died: its span is made here."""
+    _trace_lost(work)
+    _conclude(_went(work, course))
+
+
+@guarded(default=None)
+def _trace_lost(work: Work) -> None:
+    """Make a span for it; where that fails, it has ended all the same."""
     work.span = _official_span(work, _described(work), _above(work.run))
     if work.run.described:
         _identify(work)
-    _conclude(_went(work, course))
 
 
 def _went(work: Work, course: Course) -> Ended:

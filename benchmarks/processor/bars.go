@@ -5,6 +5,9 @@ import (
 	"slices"
 )
 
+// leastMore is what the clock of a process can tell apart, in µs for each of 300 000 spans.
+const leastMore = 0.03
+
 // bar is something that the processor promises, and what was measured.
 type bar struct {
 	Promise string  `json:"promise"`
@@ -61,7 +64,7 @@ func barsOf(scene string, results []result) []bar {
 func barsOver(scene string, rival, none, identity *result) []bar {
 	return []bar{
 		{scene + ": CPU of groupbytrace + transform over that of identity", rival.Microseconds / identity.Microseconds, "times", 4, true},
-		{scene + ": the same, only what each takes over no processor", rival.More / identity.More, "times", 4, true},
+		{scene + ": the same, only what each takes over no processor", rival.More / max(leastMore, identity.More), "times", 4, true},
 		{scene + ": peak memory of groupbytrace + transform over that of identity", float64(rival.PeakRSS) / float64(identity.PeakRSS), "times", 10, true},
 		{scene + ": the same, only what each takes over no processor", float64(rival.PeakRSS-none.PeakRSS) / float64(max(1<<20, identity.PeakRSS-none.PeakRSS)), "times", 10, true},
 	}

@@ -108,7 +108,7 @@ def _record(said: Record) -> logging.LogRecord:
     return logging.makeLogRecord(
         {
             **said["extra"],
-            "name": said["name"] or "loguru",
+            "name": str(said["name"] or "loguru"),
             "levelname": said["level"].name,
             "levelno": said["level"].no,
             "msg": said["message"],

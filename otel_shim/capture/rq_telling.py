@@ -50,6 +50,7 @@ class ToWorker:
         self._pipe = pipe
         self._holds = _holds(pipe)
         self._own: Work | None = None
+        self._inner: set[Work] = set()
         self._known = {each.name: each for each in heartbeats.declarations()}
         self._left_out = 0
 
@@ -58,7 +59,8 @@ class ToWorker:
         """Tell that a run inside of the job's own has begun, where it is declared: it may be judged by its time."""
         if self._own is not None and work.declaration is not None:
             self._declare()
-            self._write({**about(work), "began": True}, self._holds // 2)
+            if self._write({**about(work), "began": True}, self._holds // 2):
+                self._inner.add(work)
 
     def unstarted(self, name: str, outcome: str, count: int) -> None:
         """A horse starts what it has; schedulers live elsewhere."""
@@ -90,7 +92,14 @@ class ToWorker:
             "backlog": ended.work.backlog,
             "recovery_point": ended.work.recovery_point,
         }
-        self._write(told, self._holds if ended.work is self._own else self._holds // 2)
+        self._write(told, self._room_for_the_end_of(ended.work))
+        self._inner.discard(ended.work)
+
+    def _room_for_the_end_of(self, work: Work) -> int:
+        """A run that began has room kept for its end: without it the worker takes the run for lost."""
+        if work is self._own:
+            return self._holds
+        return self._holds * 3 // 4 if work in self._inner else self._holds // 2
 
     @guarded(default=None)
     def attempted(self, key: Key) -> None:
@@ -119,14 +128,15 @@ class ToWorker:
         if self._left_out:
             self._write({"left_out": self._left_out}, self._holds)
 
-    def _write(self, told: Mapping[str, Any], room: int, count: int = 1) -> None:
+    def _write(self, told: Mapping[str, Any], room: int, count: int = 1) -> bool:
         """Write a line where the pipe then holds no more than ``room`` bytes; else count it as left out."""
         line = json.dumps(told, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         if len(line) <= _LONGEST_LINE and _written(self._pipe) + len(line) <= room:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._pipe, line)
-                return
+                return True
         self._left_out += count
+        return False
 
 
 def _plain(declaration: Declaration) -> dict[str, Any]:

@@ -131,7 +131,8 @@ class Successes:
         self._lock = threading.Lock()
         seen = list(self._seen.items())
         own = {key: each.succeeded for key, each in seen if each.succeeded is not None}
-        self._inherited = own or self._inherited
+        known = {**self._inherited, **own}
+        self._inherited = dict(list(known.items())[-_MOST:])
         self._seen, self._told = OrderedDict(), set()
 
 

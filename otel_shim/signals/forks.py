@@ -20,6 +20,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_shim import _sdk_compat
 from otel_shim._guard import guarded
+from otel_shim.signals import export
 
 
 def count_for_itself(meters: MeterProvider) -> None:
@@ -40,44 +41,67 @@ _PATIENCE_SECONDS = 0.1
 """Longest wait of a fork: a request to a Collector that is near takes less, and imports before it is sent."""
 
 
-class Gate:
-    """Keeps forks and export requests apart: a fork waits a moment for those under way, and they for it."""
+class _Traffic:
+    """The requests under way in one process, and whether a fork keeps others from beginning."""
 
     def __init__(self) -> None:
-        self.renew()
+        self.change = threading.Condition()
+        self.under_way = 0
+        self.closed = False
 
-    def renew(self) -> None:
-        """Begin anew in a forked process, which has none of its parent's threads."""
-        self._under_way = 0
-        self._change = threading.Condition()
+
+class Gate:
+    """Keeps forks and export requests apart: a fork waits a moment for those under way, others wait for it.
+
+    ``hurry`` says when a fork is not to wait: with a Collector that is away, requests are always under way,
+    and all that they import has been imported.
+    """
+
+    def __init__(self, hurry: Callable[[], bool]) -> None:
+        self._hurry = hurry
+        self._traffic = _Traffic()
 
     def guard(self, request: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap what sends a request."""
 
         @functools.wraps(request)
         def guarded_request(*args: Any, **kwargs: Any) -> Any:
-            with self._change:
-                self._under_way += 1
+            traffic = self._traffic
+            with traffic.change:
+                traffic.change.wait_for(lambda: not traffic.closed)
+                traffic.under_way += 1
             try:
                 return request(*args, **kwargs)
             finally:
-                with self._change:
-                    self._under_way -= 1
-                    self._change.notify_all()
+                with traffic.change:
+                    traffic.under_way -= 1
+                    traffic.change.notify_all()
 
         return guarded_request
 
     def close(self) -> None:
-        """Wait for what is under way, and let nothing begin until ``open``; runs before a fork."""
-        self._change.acquire()
-        self._change.wait_for(lambda: not self._under_way, _PATIENCE_SECONDS)
+        """Let nothing begin until ``open``, and wait for what is under way; runs before a fork."""
+        traffic = self._traffic
+        traffic.change.acquire()
+        traffic.closed = True
+        if not self._hurry():
+            traffic.change.wait_for(lambda: not traffic.under_way, _PATIENCE_SECONDS)
 
     def open(self) -> None:
         """Let requests go on; runs in the parent after a fork."""
-        self._change.release()
+        traffic = self._traffic
+        traffic.closed = False
+        traffic.change.notify_all()
+        traffic.change.release()
+
+    def renew(self) -> None:
+        """Begin anew in a forked process; threads that it has started already may wait for what was before."""
+        before, self._traffic = self._traffic, _Traffic()
+        before.closed = False
+        before.change.release()
 
 
-_gate = Gate()
+_gate = Gate(export.is_failing)
 _inherited: list[Any] = []
 """Connections of the parent: closing them might wait for a lock that a thread of the parent held."""
 

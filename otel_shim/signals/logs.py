@@ -93,13 +93,15 @@ class Intake:
         """Note on a record what holds, and send it."""
         about_an_error = record.exc_info or type(record.msg) is dict
         token = _where_it_broke(record) if about_an_error else None
-        _correlate(record, self._service_name)
-        if not record.name.startswith(_OWN_LOGGERS):
-            _send(self._otlp, record)
-        if token is not None:
-            detach(token)
-        if self._sender.sinking is not None:
-            self._hear(record)
+        try:  # a time limit of a queue may end any of it
+            _correlate(record, self._service_name)
+            if not record.name.startswith(_OWN_LOGGERS):
+                _send(self._otlp, record)
+        finally:
+            if token is not None:
+                detach(token)
+        if self._sender.sinking:
+            self._hear(record, self._sender.sinking)
 
     def correlate(self, record: logging.LogRecord) -> None:
         """Note on a record what holds."""
@@ -125,8 +127,8 @@ class Intake:
         return self._sender.handed_on
 
     @guarded(default=None)
-    def _hear(self, record: logging.LogRecord) -> None:
-        if str(self._sender.sinking) in text_of(record):
+    def _hear(self, record: logging.LogRecord, sinking: str) -> None:
+        if sinking in text_of(record):
             self._sender.handed_on = True
 
 

@@ -111,7 +111,7 @@ def test_a_child_of_an_outage_notes_its_own() -> None:
 
 def test_a_fork_waits_for_a_request_and_the_next_request_for_the_fork() -> None:
     """What a request holds is free in the child; one that hangs holds a fork only for a moment."""
-    gate = forks.Gate()
+    gate = forks.Gate(lambda: False)
     begun, answered, after = threading.Event(), threading.Event(), threading.Event()
 
     def request() -> None:
@@ -135,3 +135,22 @@ def test_a_fork_waits_for_a_request_and_the_next_request_for_the_fork() -> None:
     sending.join(SECONDS)
     later.join(SECONDS)
     assert not sending.is_alive() and not later.is_alive()
+
+
+def test_a_fork_in_an_outage_does_not_wait_and_its_child_sends() -> None:
+    """Requests are under way all the time then; a child's threads go on, whenever they began to wait."""
+    gate = forks.Gate(lambda: True)
+    answered = threading.Event()
+    hanging = threading.Thread(target=gate.guard(answered.wait), args=(SECONDS,))
+    hanging.start()
+    gate.close()
+    sent = threading.Event()
+    early = threading.Thread(target=gate.guard(sent.set))
+    early.start()
+    gate.renew()
+    gate.guard(sent.wait)(SECONDS)
+    assert sent.is_set()
+    answered.set()
+    for thread in (early, hanging):
+        thread.join(SECONDS)
+        assert not thread.is_alive()

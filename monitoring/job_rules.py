@@ -35,17 +35,20 @@ OPERATION = value(names.OPERATION)
 def group(spec: Specification) -> list[Rule]:
     """Failures of jobs, and the alert on them."""
     alert = spec.alerts["audit.job.failure"]
-    return [record(names.JOB_FAILURES_RECORD, new_failures(alert)), failure_alert(spec, alert)]
+    return [
+        record(names.JOB_FAILURES_RECORD, new_failures(alert, spec)),
+        failure_alert(spec, alert),
+    ]
 
 
-def new_failures(alert: Alert) -> str:
+def new_failures(alert: Alert, spec: Specification) -> str:
     """Failed executions in the window.
 
     A process that runs one job and ends leaves a series that begins at 1: `increase` sees nothing in
-    it, so a series that is new in the window counts whole.
+    it, so a series that is new in the window counts whole; one that was only cut off for a while does not.
     """
     failed = f'{names.JOBS}_count{{{names.FAILED}, {names.OPERATION}=~"{alert.operations}"}}'
-    return f"sum {PER_JOB} ({names.counted(failed, alert.window, alert.window)})"
+    return f"sum {PER_JOB} ({names.counted(failed, alert.window, spec.heard)})"
 
 
 def failure_alert(spec: Specification, alert: Alert) -> Rule:

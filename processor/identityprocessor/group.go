@@ -108,10 +108,10 @@ func (r *reading) take(bit uint8, value pcommon.Value) {
 	case pcommon.ValueTypeEmpty:
 		return
 	case pcommon.ValueTypeStr:
-		r.kinds[bit], r.texts[bit] = kind, value.Str()
-		if r.texts[bit] == "" {
+		if value.Str() == "" { // also where the name comes twice
 			return
 		}
+		r.kinds[bit], r.texts[bit] = kind, value.Str()
 	default:
 		r.kinds[bit], r.texts[bit], r.values[bit] = kind, value.AsString(), value
 		if r.texts[bit] == "" {

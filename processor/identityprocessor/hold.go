@@ -252,8 +252,15 @@ func (w *holding) take(most int) []*hold {
 	return taken
 }
 
-// putBack makes spans due again that the next consumer did not take.
-func (w *holding) putBack(holds []*hold) { w.due = slices.Insert(w.due, 0, holds...) }
+// putBack makes spans due again that the next consumer did not take. One that was refused alone goes
+// to the end: where it is itself the reason, those behind it leave all the same.
+func (w *holding) putBack(holds []*hold) {
+	at := 0
+	if len(holds) == 1 {
+		at = len(w.due)
+	}
+	w.due = slices.Insert(w.due, at, holds...)
+}
 
 // drop ends the accounting of a span that has left.
 func (w *holding) drop(h *hold) {

@@ -191,7 +191,8 @@ func (p *identityProcessor) pass(ctx context.Context, batch ptrace.Traces, o *ou
 	case a.final:
 		return cmp.Or(p.keep(&outcome{spans: len(o.held), held: o.held}), a.err)
 	case a.partly:
-		again := a.part
+		again := ptrace.NewTraces() // the part is the next consumer's, and may be read-only
+		a.part.CopyTo(again)
 		held, _ := assemble(o.held, p.memory.rules.vocabulary, ptrace.Span.CopyTo)
 		held.ResourceSpans().MoveAndAppendTo(again.ResourceSpans())
 		a.err = consumererror.NewTraces(err, again)
@@ -223,6 +224,7 @@ func (p *identityProcessor) keep(o *outcome) error {
 	p.mu.Lock()
 	if p.ended {
 		p.mu.Unlock()
+		p.remove(finished(o.held)) // they come again
 		return errShutdown
 	}
 	p.memory.accept(o)

@@ -188,13 +188,21 @@ class Heartbeats:
             if backlog is not None:
                 beat.backlog = backlog
 
-    def observed(self) -> tuple[list[Declaration], dict[str, Heartbeat]]:
-        """What metrics tell: what is declared or withdrawn, and when each job last did what, as it is now."""
+    def observed_declarations(self) -> list[Declaration]:
+        """What metrics tell of each job: what is declared or withdrawn, as it is now."""
+        return self.told() if self._speaks() else []
+
+    def observed_beats(self) -> dict[str, Heartbeat]:
+        """What metrics tell of each job: when it last did what, as it is now."""
+        return self.beats() if self._speaks() else {}
+
+    def _speaks(self) -> bool:
+        """Whether metrics of this process tell of its jobs; what another one has told is taken in first."""
         if self._silent:
-            return [], {}
+            return False
         if (hear := self._hear) is not None:
             hear()
-        return self.told(), self.beats()
+        return True
 
     def beats(self) -> dict[str, Heartbeat]:
         """When each job last did what."""

@@ -134,7 +134,7 @@ def _of_beats(value_of: Callable[[Heartbeat], _Told | None]) -> _Observe:
         return list(_observations())
 
     def _observations() -> Iterator[Observation]:
-        for name, beat in heartbeats.observed()[1].items():
+        for name, beat in heartbeats.observed_beats().items():
             if (told := value_of(beat)) is not None:
                 yield Observation(told.value, {semconv.SAAS_OPERATION: name}, as_of(told.at))
 
@@ -147,7 +147,7 @@ def _of_declarations(value_of: Callable[[Declaration], float | None]) -> _Observ
         return list(_observations())
 
     def _observations() -> Iterator[Observation]:
-        for declared in heartbeats.observed()[0]:
+        for declared in heartbeats.observed_declarations():
             if (value := value_of(declared)) is not None:
                 labels: dict[str, str | bool] = {
                     semconv.SAAS_OPERATION: declared.name,

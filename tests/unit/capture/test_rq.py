@@ -326,12 +326,12 @@ class TestHorse:
         hearing = Hearing(reading)
         heartbeats.hear_first(hearing.listen)
         os.write(writing, text)
-        declarations, found = heartbeats.observed()
+        declarations, found = heartbeats.observed_declarations(), heartbeats.observed_beats()
         assert declarations == [declared]
         assert (found["app.send"].active, found["app.send"].last_success) == (1, None)
         assert found["app.send"].last_start == pytest.approx(time.time(), abs=5)
         os.write(writing, from_horse(held[0].end))
-        declarations, found = heartbeats.observed()
+        declarations, found = heartbeats.observed_declarations(), heartbeats.observed_beats()
         assert (found["app.send"].active, declarations) == (0, [declared])
         assert [each.outcome for each in recorded.runs] == ["success"]
         os.close(writing)
@@ -369,7 +369,7 @@ class TestHorse:
         mine = Heartbeats()
         mine.started("app.send", 1.0)
         mine.silence()
-        assert mine.observed() == ([], {})
+        assert (mine.observed_declarations(), mine.observed_beats()) == ([], {})
         assert mine.beats().keys() == {"app.send"}
 
     def test_a_horse_that_never_began(self, recorded: Recorded, told: Told) -> None:

@@ -14,7 +14,7 @@ ENVS := .build/envs
 PROCESSOR := processor/identityprocessor
 GO = PATH="$$(collector/build.sh go):$$PATH" CGO_ENABLED=0 GOWORK=off GOTOOLCHAIN=local go
 BENCH_GO = PATH="$$(../../collector/build.sh go):$$PATH" CGO_ENABLED=0 GOWORK=off GOTOOLCHAIN=local go
-UNIT_TESTS := tests/unit
+E2E_PROCESSES ?= 2
 SYNC := $(UV) sync --frozen --quiet
 
 .PHONY: help
@@ -56,8 +56,8 @@ contract: setup binaries monitoring-binaries ## What the rooms promise each othe
 	@$(RUN) pytest tests/contract
 
 .PHONY: e2e
-e2e: setup binaries monitoring-binaries envs ## Real launcher, Collector and Jaeger
-	@$(RUN) pytest tests/e2e
+e2e: setup binaries monitoring-binaries envs ## Real launcher, Collector and Jaeger (E2E_PROCESSES=2 at once, 0: in one process)
+	@$(RUN) pytest --numprocesses $(E2E_PROCESSES) --dist loadfile tests/e2e
 
 .PHONY: simulate
 simulate: setup binaries monitoring-binaries envs ## Make each alert fire, be delivered and resolve, on real programs (HEALTHY=300: seconds without a fault first)

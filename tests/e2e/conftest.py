@@ -9,10 +9,9 @@ import pytest
 
 from examples.saas.demo.stack import Stack, running
 
-from . import environments, matrix, server
+from . import environments, server
 from .environments import Environment
-
-CHOSEN = pytest.StashKey[tuple[matrix.Cell, ...]]()
+from .telling import Telling
 
 
 @pytest.fixture(scope="session")
@@ -35,30 +34,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         yield started
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note which cells of the matrix this run has."""
-    items = (item for item in session.items if isinstance(item, pytest.Function))
-    tests = (item for item in items if item.originalname == matrix.TEST)
-    cells = (item.callspec.params["cell"] for item in tests)
-    chosen = tuple(cell for cell in cells if isinstance(cell, matrix.Cell))
-    session.config.stash[CHOSEN] = chosen
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A cell that did not run is a failure, whatever kept it from running."""
-    chosen = _chosen(session.config)
-    if matrix.lacking(chosen) and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the matrix, where this run has any of its cells."""
-    if chosen := _chosen(terminalreporter.config):
-        terminalreporter.section("loader x server x framework")
-        for line in matrix.table(chosen):
-            terminalreporter.line(line)
-
-
-def _chosen(config: pytest.Config) -> tuple[matrix.Cell, ...]:
-    """The cells that were to run."""
-    return () if config.option.collectonly else config.stash.get(CHOSEN, ())
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell at the end what came of it all, unless this process only runs tests for another."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Telling())

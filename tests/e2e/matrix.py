@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -231,6 +231,11 @@ class Cell:
         python = self.framework.environment.python or _PYTHON
         return self.loader.name, self.server.name, self.framework.name, python
 
+    @property
+    def nodeid(self) -> str:
+        """What pytest calls the test of it."""
+        return f"{TEST}[{self}]"
+
     def __str__(self) -> str:
         return " | ".join(self.columns)
 
@@ -276,10 +281,8 @@ CELLS = (
     Cell(ALONE, UVICORN, ON_3_14),
 )
 
-results: dict[str, str] = {}
-"""What came of each cell in this run of the tests; ``RED`` until it is known to be right."""
 RED, NOT_RUN = "RED", "NOT RUN"
-TEST = "test_a_cell_gives_correct_traces_and_logs"
+TEST = "tests/e2e/test_matrix.py::test_a_cell_gives_correct_traces_and_logs"
 """The test that runs the cells."""
 
 
@@ -291,15 +294,10 @@ def cells() -> tuple[Cell, ...]:
     )
 
 
-def lacking(chosen: Iterable[Cell]) -> list[Cell]:
-    """Those of the cells that did not run, or not to a good end."""
-    return [cell for cell in chosen if results.get(str(cell), NOT_RUN) in (RED, NOT_RUN)]
-
-
-def table(chosen: Iterable[Cell]) -> list[str]:
-    """Cells as lines of text; one that was not run says so, and last which Pythons are not here."""
+def table(results: Mapping[Cell, str]) -> list[str]:
+    """Cells as lines of text with what came of each, and last which Pythons are not here."""
     head = ("loader", "server", "framework", "python", "result")
-    rows = [head, *((*cell.columns, results.get(str(cell), NOT_RUN)) for cell in chosen)]
+    rows = [head, *((*cell.columns, result) for cell, result in results.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) for row in rows]
     elsewhere = sorted(

@@ -20,6 +20,8 @@ from typing import Any
 from examples.saas.demo.ports import free_ports
 from examples.saas.demo.stack import clean_environment
 
+from .system_packages import found_or_installed
+
 USER, DATABASE = "roster", "roster"
 ACCOUNT = "postgres"
 READY_SECONDS = 60.0
@@ -29,7 +31,12 @@ NO_SERVER = (
     "these tests need PostgreSQL's programs (initdb, postgres): as root they are installed with apt-get,"
     " else install them, on Debian with `apt-get install postgresql`, or put them on PATH"
 )
-NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/otel-shim-tests.conf")
+NO_CLUSTER = {
+    Path("/etc/postgresql-common/createcluster.d/otel-shim-tests.conf"): (
+        "create_main_cluster = false\n"
+    )
+}
+"""Debian's package makes and starts a cluster of its own unless told not to."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +76,7 @@ def _statement(message: str, state: str) -> Statement:
 
 def programs() -> Path:
     """The folder of the newest PostgreSQL; as root it is installed where there is none."""
-    folder = _found()
-    if folder is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        _install()
-        folder = _found()
+    folder = found_or_installed(_found, "postgresql", NO_CLUSTER)
     assert folder is not None, NO_SERVER
     return folder
 
@@ -88,16 +92,6 @@ def _found() -> Path | None:
 def _version(folder: Path) -> int:
     digits = "".join(c for c in str(folder) if c.isdigit())
     return int(digits or 0)
-
-
-def _install() -> None:
-    # Debian's package makes and starts a cluster of its own unless told not to.
-    NO_CLUSTER.parent.mkdir(parents=True, exist_ok=True)
-    NO_CLUSTER.write_text("create_main_cluster = false\n")
-    environ = {"DEBIAN_FRONTEND": "noninteractive"}
-    install = ("apt-get", "install", "--yes", "--no-install-recommends", "postgresql")
-    for argv in (("apt-get", "update"), install):
-        _run(argv, environ)
 
 
 def _run(argv: tuple[str, ...], environ: Mapping[str, str], **more: Any) -> None:

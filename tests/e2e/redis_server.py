@@ -16,6 +16,8 @@ from pathlib import Path
 from examples.saas.demo.ports import free_ports
 from examples.saas.demo.stack import clean_environment
 
+from .system_packages import found_or_installed
+
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0
 NAMES = ("redis-server", "valkey-server")
@@ -87,10 +89,7 @@ class Redis:
 
 def program() -> str:
     """The path of the server; as root it is installed where there is none."""
-    found = _found()
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        _install()
-        found = _found()
+    found = found_or_installed(_found, "redis-server", {})
     assert found is not None, NO_SERVER
     return found
 
@@ -98,17 +97,6 @@ def program() -> str:
 def _found() -> str | None:
     places = os.pathsep.join((os.environ.get("PATH", ""), FOLDERS))
     return next((path for name in NAMES if (path := shutil.which(name, path=places))), None)
-
-
-def _install() -> None:
-    # Debian's package starts a server of its own unless the policy of the system forbids it.
-    environ = clean_environment() | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    install = ("apt-get", "install", "--yes", "--no-install-recommends", "redis-server")
-    for argv in (("apt-get", "update"), install):
-        done = subprocess.run(
-            argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{' '.join(argv)}:\n{done.stdout}{done.stderr}"
 
 
 @contextmanager

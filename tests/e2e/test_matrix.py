@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from .apps.people import PEOPLE, Person
 from .apps.shop_logging import CODE
 from .environments import APPS
 from .matrix import CELLS, Cell
+from .telling import OUTCOME
 
 REQUESTS, AT_ONCE = 20, 4
 ANSWER_SECONDS = 30.0
@@ -173,10 +174,13 @@ def run(cell: Cell, stack: Stack, database: Path, out: Path) -> Run:
 
 @pytest.mark.parametrize("cell", matrix.cells(), ids=str)
 def test_a_cell_gives_correct_traces_and_logs(
-    cell: Cell, stack: Stack, database: Path, tmp_path: Path
+    cell: Cell,
+    stack: Stack,
+    database: Path,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """Twenty requests leave twenty traces and twenty error logs, all with their own identity."""
-    matrix.results[str(cell)] = matrix.RED
     outcome = run(cell, stack, database, tmp_path)
     assert {asked.status for asked in outcome.asked} == {200}, outcome.log
     assert len({asked.pid for asked in outcome.asked}) == cell.server.workers
@@ -188,7 +192,7 @@ def test_a_cell_gives_correct_traces_and_logs(
         lines_are_right(outcome)
         workers_are_told_apart(outcome)
         errors_are_said(outcome)
-    matrix.results[str(cell)] = summary(outcome)
+    record_property(OUTCOME, summary(outcome))
 
 
 def summary(outcome: Run) -> str:

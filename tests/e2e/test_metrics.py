@@ -37,6 +37,7 @@ from .apps.people import PEOPLE
 from .collectors import Fake
 from .environments import Environment
 from .otlp import plain
+from .telling import FIGURE
 
 WORKERS = 4
 COUNT = re.compile(r"^http_server_request_duration_seconds_count\{(.*)\} (\d+)$", re.MULTILINE)
@@ -201,6 +202,7 @@ def test_the_port_outlives_whoever_served_it(
     """The supervisor is killed and its workers live on: one of them serves the port, with the same counts."""
     scraped = start(stack, locked, tmp_path, {})
     supervisor = scraped.desk.process.process
+    server.eventually(lambda: len(_started(scraped.desk)) == WORKERS, 60, "all workers serve")
     sent, _ = send(scraped.desk, 5)
     assert _serving(scraped.desk.log) == [supervisor.pid]
     assert scraped.counted() == sent
@@ -365,7 +367,10 @@ def _exported(fake: Fake) -> Seen:
 
 
 def test_a_scrape_of_many_routes(
-    stack: Stack, locked: Environment, tmp_path: Path, capsys: Any
+    stack: Stack,
+    locked: Environment,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """Two hundred routes on four workers; the time is said, not asserted."""
     (port, metrics_port) = free_ports(2)
@@ -382,10 +387,10 @@ def test_a_scrape_of_many_routes(
         list(pool.map(desk.get, [f"/things/{n % 200}/1" for n in range(3200)]))
     assert scraped.counted().total() == 3200
     times = sorted(_timed(scraped.url) for _ in range(20))
-    with capsys.disabled():
-        print(
-            f"\nscrape of 200 routes, 4 workers: median {times[10]:.1f} ms, most {times[-1]:.1f} ms"
-        )
+    record_property(
+        FIGURE,
+        f"scrape of 200 routes, 4 workers: median {times[10]:.1f} ms, most {times[-1]:.1f} ms",
+    )
 
 
 def _timed(url: str) -> float:

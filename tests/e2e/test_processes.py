@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from . import collectors, exported_metrics, matrix, otlp, server
 from .apps.people import PEOPLE
 from .environments import APPS, Environment
 from .matrix import Cell
+from .telling import FIGURE
 from .test_matrix import start
 
 STARTS = 5
@@ -234,7 +235,7 @@ def _spent() -> float:
 
 
 def test_the_launcher_starts_beside_the_official_one(
-    capsys: pytest.CaptureFixture[str], locked: Environment
+    record_property: Callable[[str, object], None], locked: Environment
 ) -> None:
     """Both are started in turns; the ratio of the CPU they take is printed, for whoever reads it."""
     ours, official = locked.path / "bin", matrix.official_launcher() / "bin"
@@ -258,10 +259,10 @@ def test_the_launcher_starts_beside_the_official_one(
                 run(programs, code, **quiet, **more)
                 seconds[name].append(_spent() - before)
     middle = {name: statistics.median(values) for name, values in seconds.items()}
-    with capsys.disabled():
-        print(
-            f"\nCPU of a start by the launcher, median of {STARTS}: ours {middle['ours']:.2f} s, official "
-            f"{middle['official']:.2f} s, ratio {middle['ours'] / middle['official']:.2f}; "
-            f"ours with OTEL_SDK_DISABLED {middle['disabled']:.2f} s"
-        )
+    record_property(
+        FIGURE,
+        f"CPU of a start by the launcher, median of {STARTS}: ours {middle['ours']:.2f} s, official "
+        f"{middle['official']:.2f} s, ratio {middle['ours'] / middle['official']:.2f}; "
+        f"ours with OTEL_SDK_DISABLED {middle['disabled']:.2f} s",
+    )
     assert all(len(values) == STARTS for values in seconds.values())

@@ -59,6 +59,10 @@ contract: setup binaries monitoring-binaries ## What the rooms promise each othe
 e2e: setup binaries monitoring-binaries envs ## Real launcher, Collector and Jaeger (E2E_PROCESSES=2 at once, 0: in one process)
 	@$(RUN) pytest --numprocesses $(E2E_PROCESSES) --dist loadfile tests/e2e
 
+.PHONY: hour
+hour: setup ## Streams and WebSockets that stay open for an hour, all at once, with an eye on their memory
+	@STREAM_SECONDS=3600 $(RUN) pytest --numprocesses 4 --dist load tests/e2e/test_streams.py -k long
+
 .PHONY: simulate
 simulate: setup binaries monitoring-binaries envs ## Make each alert fire, be delivered and resolve, on real programs (HEALTHY=300: seconds without a fault first)
 	@$(RUN) python -m monitoring.simulation --healthy $(or $(HEALTHY),20)

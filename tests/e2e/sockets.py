@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-_TEXT, _CLOSE = 0x1, 0x8
+_TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
 
 
 class Connection:
@@ -43,10 +43,15 @@ class Connection:
         self._frame(_CLOSE, (1000).to_bytes(2, "big"))
 
     def receive(self) -> str:
-        """The next short text."""
-        first, length = self._stream.read(2)
-        assert first & 0x0F == _TEXT and length < 126
-        return self._stream.read(length).decode()
+        """The next short text; a server that asks meanwhile whether we are there is answered."""
+        while True:
+            first, length = self._stream.read(2)
+            assert length < 126
+            body = self._stream.read(length)
+            if first & 0x0F != _PING:
+                assert first & 0x0F == _TEXT
+                return body.decode()
+            self._frame(_PONG, body)
 
     def _frame(self, kind: int, body: bytes) -> None:
         mask = os.urandom(4)

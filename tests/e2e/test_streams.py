@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ ANNA, BORIS = PEOPLE[0], PEOPLE[7]
 ROUNDS, ITEMS = 10, 100
 LONG = 60_000
 """Messages of a long stream: an hour of them, at 17 a second."""
+LONG_SECONDS = float(os.environ.get("STREAM_SECONDS", "0"))
+"""How long a long stream takes: as short as it can, or an hour with `make hour`."""
 KEPT_BYTES = 60.0
 """Growth for each message that is too much: a record of the log for each tenth of them, if kept, makes 180 of it."""
 FEED = "apps.feed:app"
@@ -80,8 +83,8 @@ class Feed:
         return spans()
 
 
-def serve(cell: Cell, out: Path) -> Iterator[Feed]:
-    """The feed under the launcher, with its telemetry in a listener of its own."""
+def serve(cell: Cell, out: Path, pace: float) -> Iterator[Feed]:
+    """The feed under the launcher, with its telemetry in a listener of its own; ``pace`` seconds an item."""
     environment = environments.make(cell.framework.environment)
     server.fill_database(environment, out)
     with collectors.healthy() as sink, running(out) as stack:
@@ -89,6 +92,7 @@ def serve(cell: Cell, out: Path) -> Iterator[Feed]:
             **server.telemetry("feed", sink.url),
             "OTEL_METRICS_EXPORTER": "none",
             "DESK_DATABASE": str(out / "desk.db"),
+            "FEED_PACE_SECONDS": str(pace),
             "PYTHONPATH": str(APPS.parent),
         }
         yield Feed(start(stack, cell, env), sink)
@@ -99,7 +103,7 @@ def feed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Feed]:
     """The feed in every framework and on every kind of server that speaks WebSocket."""
-    yield from serve(FEEDS[request.param], tmp_path_factory.mktemp("feed"))
+    yield from serve(FEEDS[request.param], tmp_path_factory.mktemp("feed"), 0)
 
 
 @pytest.fixture(scope="module", params=LONG_FEEDS)
@@ -107,7 +111,7 @@ def long_feed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Feed]:
     """The feed on FastAPI's own telemetry and on the official instrumentor, in one process."""
-    yield from serve(FEEDS[request.param], tmp_path_factory.mktemp("long-feed"))
+    yield from serve(FEEDS[request.param], tmp_path_factory.mktemp("long"), LONG_SECONDS / LONG)
 
 
 def identity_of(person: Person, request_id: str) -> expected.Identity:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
@@ -16,6 +18,8 @@ from .store import Agent
 logging.basicConfig(level=logging.INFO, stream=sys.stdout)
 log = logging.getLogger("feed")
 LOG_EACH, QUERY_EACH = 10, 100
+PACE_SECONDS = float(os.environ.get("FEED_PACE_SECONDS", "0"))
+"""How long an item waits; 0 is as fast as it goes."""
 app = FastAPI()
 
 
@@ -36,6 +40,8 @@ async def news(user: Agent, count: int) -> AsyncIterator[str]:
             log.info("item", extra={"number": number, "reader": user.id})
         if number % QUERY_EACH == 0:
             await store.first_ticket_async(user.id)
+        if PACE_SECONDS:
+            await asyncio.sleep(PACE_SECONDS)
         yield f"{number}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -294,10 +294,10 @@ def cells() -> tuple[Cell, ...]:
     )
 
 
-def table(results: Mapping[Cell, str]) -> list[str]:
+def table(results: Sequence[tuple[Cell, str]]) -> list[str]:
     """Cells as lines of text with what came of each, and last which Pythons are not here."""
     head = ("loader", "server", "framework", "python", "result")
-    rows = [head, *((*cell.columns, result) for cell, result in results.items())]
+    rows = [head, *((*cell.columns, result) for cell, result in results)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) for row in rows]
     elsewhere = sorted(

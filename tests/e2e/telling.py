@@ -50,7 +50,7 @@ class Telling:
         """Print the matrix, where this run has any of its cells, and the figures."""
         if self.chosen and not terminalreporter.config.option.collectonly:
             terminalreporter.section("loader x server x framework")
-            for line in matrix.table(self._by_cell()):
+            for line in matrix.table(self._rows()):
                 terminalreporter.line(line)
         for figure in self.figures:
             terminalreporter.line(figure)
@@ -59,8 +59,8 @@ class Telling:
         wanted = set(ids)
         self.chosen = tuple(cell for cell in matrix.cells() if cell.nodeid in wanted)
 
-    def _by_cell(self) -> dict[matrix.Cell, str]:
-        return {cell: self.results.get(cell.nodeid, matrix.NOT_RUN) for cell in self.chosen}
+    def _rows(self) -> list[tuple[matrix.Cell, str]]:
+        return [(cell, self.results.get(cell.nodeid, matrix.NOT_RUN)) for cell in self.chosen]
 
     def _lacking(self) -> bool:
-        return not {matrix.RED, matrix.NOT_RUN}.isdisjoint(self._by_cell().values())
+        return any(result in (matrix.RED, matrix.NOT_RUN) for _, result in self._rows())

@@ -17,9 +17,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import Token
+from contextvars import ContextVar, Token
 from typing import Any, TextIO
 
 from opentelemetry.context import Context, attach, detach
@@ -46,6 +46,12 @@ _INJECTED = frozenset(
     {_IDENTITY, "otelTraceID", "otelSpanID", "otelTraceSampled", "otelServiceName"}
 )
 _HIDDEN = _STANDARD | _INJECTED | {_ERROR_CODE, "color_message"}
+_HIDDEN_IN_EVENTS = _INJECTED | {_ERROR_CODE, "color_message", "message", "asctime"}
+_HIDDEN_IN_FIELDS = _INJECTED | {_ERROR_CODE}
+FIELDS = "otel_shim_fields"
+"""The name under which a record made of another library's has the fields that the application gave.
+
+There they cannot be taken for what every record has, as ``module``, ``process`` or ``args``."""
 INJECTED = _INJECTED
 """The names of what is noted on a record."""
 
@@ -74,11 +80,41 @@ class IdentityLogRecordProcessor(LogRecordProcessor):
         return True
 
 
-class _Sender(threading.local):
-    """Of each thread: the text that another library of logging has its sinks write at the moment."""
+class Sinking:
+    """A record of another library of logging, from when its sinks are to write it.
 
-    sinking: str | None = None
-    handed_on = False
+    Whoever takes it first sends it: ``logging``, where a sink hands it on while it writes, else that
+    library's capture. What is handed on later, by a task or another thread, was sent by then.
+    """
+
+    def __init__(self, text: str, sinks: int, taken: bool = False) -> None:
+        self.text = text
+        """What it says; empty where it is taken from ``logging`` alone, however often."""
+        self._left = sinks
+        self._taken = taken
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Whether nobody has taken it before."""
+        with self._lock:
+            first, self._taken = not self._taken, True
+            return first
+
+    def is_again(self, record: logging.LogRecord) -> bool:
+        """Whether this is the same record, handed on after it was taken; so often at most as it has sinks.
+
+        A task that a sink starts goes on in this context, and says much that is none of this.
+        """
+        if not self.text or self.text not in text_of(record):
+            return False
+        taken_before = not self.take()
+        with self._lock:
+            self._left -= 1
+            return taken_before and self._left >= 0
+
+
+_sinking: ContextVar[Sinking | None] = ContextVar("otel_shim_sinking", default=None)
+"""What is being written by sinks here; a context, because a sink may hand it on in a task."""
 
 
 class Intake:
@@ -87,7 +123,6 @@ class Intake:
     def __init__(self, service_name: str) -> None:
         self._otlp = _sdk_compat.LogBridge(text_of, _attributes)
         self._service_name = service_name
-        self._sender = _Sender()
 
     def take(self, record: logging.LogRecord) -> None:
         """Note on a record what holds, and send it."""
@@ -95,41 +130,37 @@ class Intake:
         token = _where_it_broke(record) if about_an_error else None
         try:  # a time limit of a queue may end any of it
             _correlate(record, self._service_name)
-            if not record.name.startswith(_OWN_LOGGERS):
+            if not record.name.startswith(_OWN_LOGGERS) and not _was_sent(record):
                 _send(self._otlp, record)
         finally:
             if token is not None:
                 detach(token)
-        if self._sender.sinking:
-            self._hear(record, self._sender.sinking)
 
     def correlate(self, record: logging.LogRecord) -> None:
         """Note on a record what holds."""
         _correlate(record, self._service_name)
 
-    @contextmanager
-    def sinking(self) -> Iterator[Callable[[str], None]]:
-        """A block in which another library has its sinks write; it is given a function to tell the text."""
-        sender = self._sender
-        before = sender.sinking, sender.handed_on
-        sender.handed_on = False
 
-        def tell(text: str) -> None:
-            sender.sinking = text
+@contextmanager
+def sinking(record: Sinking) -> Iterator[None]:
+    """A block in which the sinks of another library write a record, each of them once."""
+    token = _sinking.set(record)
+    try:
+        yield
+    finally:
+        _sinking.reset(token)
 
-        try:
-            yield tell
-        finally:
-            sender.sinking, sender.handed_on = before
 
-    def was_handed_on(self) -> bool:
-        """Whether a sink of the current block handed its text to ``logging``, which was then taken."""
-        return self._sender.handed_on
+def is_sinking() -> bool:
+    """Whether sinks of another library write a record here."""
+    return _sinking.get() is not None
 
-    @guarded(default=None)
-    def _hear(self, record: logging.LogRecord, sinking: str) -> None:
-        if sinking in text_of(record):
-            self._sender.handed_on = True
+
+@guarded(default=False)
+def _was_sent(record: logging.LogRecord) -> bool:
+    """Whether a record is one of another library's, which a sink hands on though it was sent."""
+    sunk = _sinking.get()
+    return sunk is not None and sunk.is_again(record)
 
 
 def take_records(log_format: str, service_name: str) -> Intake:
@@ -242,8 +273,8 @@ def _second(whole: int) -> str:
 def _own(record: logging.LogRecord) -> dict[str, Any]:
     """The fields that the application gave, and what is known of its error."""
     event = event_dicts.of(record)
-    said = vars(record) if event is None else event_dicts.fields(event)
-    found = {key: value for key, value in said.items() if key not in _HIDDEN}
+    said, hidden = _given(record, event)
+    found = {key: value for key, value in said.items() if key not in hidden}
     if stack := record.stack_info or (event and event_dicts.stack(event)):
         found[CODE_STACKTRACE] = stack
     if (raised := _raised(record, event)) is not None:
@@ -255,6 +286,16 @@ def _own(record: logging.LogRecord) -> dict[str, Any]:
     if (code := _error_code(record, event)) is not None:
         found[semconv.SAAS_ERROR_CODE] = code
     return found
+
+
+def _given(
+    record: logging.LogRecord, event: event_dicts.Event | None
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """Where the fields are that the application gave, and which names there are none of them."""
+    if event is not None:
+        return event_dicts.fields(event), _HIDDEN_IN_EVENTS
+    own = vars(record)
+    return (own[FIELDS], _HIDDEN_IN_FIELDS) if FIELDS in own else (own, _HIDDEN)
 
 
 def _raised(

@@ -106,7 +106,10 @@ def by_loguru_alone() -> Log:
 
 class ToLogging(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        vars(record).update(vars(record).pop("extra", {}))
+        own = vars(record)
+        taken = {*own, "message", "asctime"}
+        for name, value in own.pop("extra", {}).items():
+            own[f"extra.{name}" if name in taken else name] = value
         logging.getLogger(record.name).handle(record)
 
 

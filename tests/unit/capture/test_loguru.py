@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import Context, copy_context
 from typing import Any
 
 import loguru
 import pytest
-from loguru import logger
+from loguru import _simple_sinks, logger
 from opentelemetry.trace import SpanKind
 
 import otel_shim
@@ -25,7 +27,10 @@ class ToLogging(logging.Handler):
     """What docs/install.md says."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        vars(record).update(vars(record).pop("extra", {}))
+        own = vars(record)
+        taken = {*own, "message", "asctime"}
+        for name, value in own.pop("extra", {}).items():
+            own[f"extra.{name}" if name in taken else name] = value
         logging.getLogger(record.name).handle(record)
 
 
@@ -44,6 +49,9 @@ def install(
     logging.root.setLevel(logging.INFO)
     kind = type(logger)
     monkeypatch.setattr(kind, "_log", vars(kind)["_log"])
+    for name in capture._SINKS:
+        sink = getattr(_simple_sinks, name)
+        monkeypatch.setattr(sink, "write", sink.write)
     logger.remove()
     logger.add(lines.append, format="{message} {function}")
 
@@ -163,6 +171,92 @@ def test_a_function_that_hands_on_is_noticed(
     logger.add(ships)
     logger.info("listed again")
     assert [body for body, _ in _sent(telemetry)] == ["listed", "shipped", "listed again"]
+
+
+@pytest.mark.parametrize("enqueue", [False, True])
+async def test_a_coroutine_that_hands_on_sends_nothing_twice(
+    enqueue: bool, install: Callable[..., None], telemetry: Telemetry
+) -> None:
+    """It runs when the call is over, and its record was sent by then; what else its task says counts."""
+
+    async def ships(message: Any) -> None:
+        await asyncio.sleep(0)
+        _to_root(message)
+        logging.getLogger("http.client").info("shipped")
+
+    install()
+    logger.add(ships, enqueue=enqueue, loop=asyncio.get_running_loop() if enqueue else None)
+    logger.bind(order=7).info("listed")
+    logger.info("")
+    await logger.complete()
+    sent = _sent(telemetry)
+    assert sorted(body for body, _ in sent) == ["", "", "listed", "shipped", "shipped"]
+    assert [attributes["order"] for body, attributes in sent if body == "listed"] == [7]
+
+
+def test_a_function_that_hands_on_in_the_thread_of_a_queue(
+    install: Callable[..., None], telemetry: Telemetry
+) -> None:
+    """It is not sent again; where a handler hands on too, it is sent from ``logging`` as often as it comes."""
+    install()
+    logger.add(_to_root, enqueue=True)
+    logger.info("listed")
+    logger.complete()
+    assert [body for body, _ in _sent(telemetry)] == ["listed"]
+    logger.add(ToLogging(), format="{message}")
+    logger.info("again")
+    logger.complete()
+    assert [body for body, _ in _sent(telemetry)] == ["listed", "again", "again"]
+
+
+def test_two_sinks_that_hand_on_are_one_record(
+    install: Callable[..., None], telemetry: Telemetry
+) -> None:
+    """And what a task says that one of them started is not taken for it ever after."""
+    later: list[Context] = []
+
+    def starts_a_task(message: Any) -> None:
+        _to_root(message)
+        later.append(copy_context())
+
+    install()
+    logger.remove()
+    logger.add(_to_root)
+    logger.add(starts_a_task)
+    logger.info("listed")
+    assert [body for body, _ in _sent(telemetry)] == ["listed"]
+    later[0].run(logging.getLogger("worker").info, "listed by the worker")
+    assert [body for body, _ in _sent(telemetry)] == ["listed", "listed by the worker"]
+
+
+TAKEN = {name: name.upper() for name in vars(logging.makeLogRecord({}))} | {
+    "message": "m",
+    "asctime": "a",
+}
+"""Fields whose names every record of ``logging`` has for something else."""
+
+
+def test_no_name_of_a_field_is_taken(install: Callable[..., None], telemetry: Telemetry) -> None:
+    """As ``module`` or ``process``: all arrive under their names, and the record is what it was."""
+    install()
+    logger.bind(**TAKEN).info("listed")
+    ((body, attributes),) = _sent(telemetry)
+    assert body == "listed" and TAKEN.items() <= attributes.items()
+    (record,) = telemetry.records()
+    assert (record.logger, record.severity) == (__name__, "INFO")
+
+
+def test_no_name_of_a_field_is_taken_where_a_handler_hands_on(
+    install: Callable[..., None], telemetry: Telemetry
+) -> None:
+    """What a record has already, the handler of docs/install.md puts beside it."""
+    install()
+    logger.remove()
+    logger.add(ToLogging(), format="{message}")
+    logger.bind(**TAKEN, order=7).info("listed")
+    ((body, attributes),) = _sent(telemetry)
+    expected = {f"extra.{name}": value for name, value in TAKEN.items()} | {"order": 7}
+    assert body == "listed" and expected.items() <= attributes.items()
 
 
 def test_patchers_of_the_application_come_first(

@@ -144,6 +144,18 @@ def test_exceptions(
     assert _line(capsys)["saas.error.code"] == "LookupError"
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_no_name_of_a_field_is_taken(alone: bool, install: Install, telemetry: Telemetry) -> None:
+    """Those of what every record of ``logging`` has arrive as fields of the event."""
+    install()
+    if not alone:
+        _over_logging()
+    fields = {"module": "billing", "process": "nightly", "name": "ada", "args": "-v"}
+    structlog.get_logger().info("listed", **fields)
+    (record,) = telemetry.records()
+    assert record.body == "listed" and fields.items() <= record.attributes.items()
+
+
 def test_another_exception_is_not_taken_for_it(install: Install, telemetry: Telemetry) -> None:
     """What is handled at the moment may be another one than what the event is about."""
     install()

@@ -169,6 +169,7 @@ def pre_instrument() -> None:
     capture = Capture(settings, resolver, _metrics(), _headers())
     fastapi.install(capture if wired.wants("fastapi") else None, resolver)
     official.once_a_request()
+    official.no_spans_of_background_tasks()
     if wired.wants("starlette"):
         starlette.install(capture)
     elif wired.wants("fastapi"):

@@ -1,7 +1,8 @@
 """The official ASGI middleware, and FastAPI's official instrumentor that puts it into applications.
 
 What they say otherwise than FastAPI's own telemetry, so that a server span has the same attributes
-whichever made it; and one server span a request, however many applications are mounted in each other.
+whichever made it; one server span a request, however many applications are mounted in each other; and none
+of background tasks.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+import wrapt
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace import Span
@@ -27,6 +29,8 @@ from otel_shim.capture.resolver import Resolution
 _ABOUT_THE_CLIENT = (CLIENT_ADDRESS, CLIENT_PORT, USER_AGENT_ORIGINAL)
 """What FastAPI's own telemetry leaves out: it tells people apart without their consent."""
 _ONCE = "_otel_shim_once"
+_PATCHED = "_otel_original_call"
+"""Where the instrumentor keeps what a background task did before."""
 
 
 def options() -> dict[str, Any]:
@@ -53,6 +57,7 @@ def instrument(app: Any) -> Callable[[], None]:
     """Instrument one of FastAPI's applications by its official instrumentor; gives what undoes it."""
     instrumentor: Any = import_module("opentelemetry.instrumentation.fastapi").FastAPIInstrumentor
     built = app.middleware_stack
+    no_spans_of_background_tasks()
     instrumentor.instrument_app(app, **options())
     app.middleware_stack = None  # it is built anew, with the middleware in it
 
@@ -71,13 +76,32 @@ def once_a_request() -> None:
         return
 
     async def call(self: Any, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        inner = self.app if _has_server_span(scope) else functools.partial(handle, self)
+        inner = self.app if _is_settled(scope) else functools.partial(handle, self)
         await inner(scope, receive, send)
 
     setattr(call, _ONCE, True)
     OpenTelemetryMiddleware.__call__ = functools.wraps(handle)(call)  # type: ignore[method-assign]
 
 
-def _has_server_span(scope: ASGIScope) -> bool:
-    found = scope.get(RESOLUTION)
-    return isinstance(found, Resolution) and found.inbound.root is not None
+def _is_settled(scope: ASGIScope) -> bool:
+    """Whether a request has its server span, or is to have none: an application above excludes its URL."""
+    if RESOLUTION not in scope:
+        return False
+    found = scope[RESOLUTION]
+    return found is None or (isinstance(found, Resolution) and found.inbound.root is not None)
+
+
+def no_spans_of_background_tasks() -> None:
+    """Let the official instrumentor leave background tasks alone, as FastAPI's own telemetry does.
+
+    Below a span of its own, an operation of a background task would be a part of the request, not a job. The
+    instrumentor patches what it does not find patched.
+    """
+    wrapt.register_post_import_hook(_take_background_tasks, "starlette.background")
+
+
+@guarded(default=None)
+def _take_background_tasks(module: Any) -> None:
+    task = module.BackgroundTask
+    if not hasattr(task, _PATCHED):
+        setattr(task, _PATCHED, task.__call__)

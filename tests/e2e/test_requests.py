@@ -35,8 +35,6 @@ class Outcome:
     """What a run left behind."""
 
     service: str
-    official: bool
-    """Whether the official instrumentor traces FastAPI, and not FastAPI itself."""
     jaeger: Jaeger
     answers: list[Answered]
     traces: dict[str, Trace]
@@ -56,8 +54,7 @@ class Outcome:
 
     def counts(self, kind: traffic.Kind) -> Counter[str]:
         """The spans that a request must leave."""
-        inner = kind.inner if self.official else 0
-        return +Counter(server=1, query=kind.queries, call=kind.calls, inner=inner)
+        return +Counter(server=1, query=kind.queries, call=kind.calls)
 
     def identity(self, answered: Answered) -> expected.Identity:
         """Who must be on all that a request left."""
@@ -83,10 +80,7 @@ def outcome(
         traces = _arrived(backend, answers)
         desk.stop(seconds=20)
         records = _records(backend, service, desk.log)
-        official = environment is environments.CONTRIB_FASTAPI
-        yield Outcome(
-            service, official, backend.jaeger, answers, traces, desk.log, records, partner.asked
-        )
+        yield Outcome(service, backend.jaeger, answers, traces, desk.log, records, partner.asked)
 
 
 def _arrived(backend: server.Backend, answers: list[Answered]) -> dict[str, Trace]:
@@ -180,8 +174,7 @@ def test_a_request_is_one_server_span_and_one_span_for_each_query_and_call(
         assert found == outcome.counts(kind), (kind, trace)
         (root,) = (span for span in trace.spans if _kind(span) == "server")
         assert root.parent_id == (CALLER_SPAN if answered.plan.trace_id else None)
-        above = {span.span_id for span in trace.spans if _kind(span) in ("server", "inner")}
-        assert {span.parent_id for span in trace.spans if span is not root} <= above
+        assert {span.parent_id for span in trace.spans if span is not root} <= {root.span_id}
 
 
 def test_the_server_span_says_what_was_asked_and_answered(outcome: Outcome) -> None:

@@ -21,8 +21,7 @@ class Kind:
     ``queries`` and ``calls`` count the client spans of database and HTTP. ``who`` is the group of
     people that sends it; without one the request is anonymous. ``late`` is how many of the queries end
     before the shim can know who asks. ``notes`` counts the lines that the application logs once it
-    knows who asks, ``inner`` the spans that the official
-    FastAPI instrumentor adds for background tasks.
+    knows who asks.
     """
 
     path: str
@@ -37,7 +36,6 @@ class Kind:
     error: str | None = None
     late: int = 0
     notes: int = 0
-    inner: int = 0
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} {self.status}"
@@ -49,9 +47,7 @@ KINDS = (
     Kind("/async", 200, 3, who=ANY, route="/async", late=1, notes=1),
     Kind("/stream", 200, 4, who=ANY, route="/stream", late=1, notes=3),
     Kind("/stream/sync", 200, 3, who=ANY, route="/stream/sync", late=1, notes=2),
-    Kind(
-        "/background", 202, 3, method="POST", who=ANY, route="/background", late=1, notes=2, inner=2
-    ),
+    Kind("/background", 202, 3, method="POST", who=ANY, route="/background", late=1, notes=2),
     Kind("/together", 200, 6, who=ANY, route="/together", late=1, notes=1),
     Kind("/partner", 200, 1, 2, who=ANY, route="/partner", late=1, notes=1),
     Kind("/partner/sync", 200, 1, 1, who=ANY, route="/partner/sync", late=1, notes=1),

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, BackgroundTasks, FastAPI, Request
 from fastapi.routing import APIRoute
 from opentelemetry import trace
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.trace import SpanKind
+from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Mount, Route, WebSocketRoute
 
-from otel_shim import context
+import otel_shim
+from otel_shim import config, context, jobs
 from otel_shim.capture import official, starlette
+from otel_shim.capture.asgi import Capture
+from otel_shim.capture.resolver import Resolver
 from tests.unit.telemetry import Telemetry
 
 
@@ -27,20 +31,25 @@ def shim_official(shim_fastapi: Callable[..., None], monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(route, "handle", route.handle)
     call = OpenTelemetryMiddleware.__call__
     monkeypatch.setattr(OpenTelemetryMiddleware, "__call__", call)
+    monkeypatch.setattr(Starlette, "__call__", Starlette.__call__)
     shim_fastapi()
     official.once_a_request()
     official.once_a_request()
     starlette.watch_routes()
 
 
-def _app() -> FastAPI:
+def _inner() -> FastAPI:
     inner, router = FastAPI(), APIRouter(prefix="/r")
     for owner in (inner, router):
         owner.get("/me/{number}")(lambda number: number)
     inner.include_router(router)
+    return inner
+
+
+def _app() -> FastAPI:
     outer = FastAPI()
     outer.add_middleware(BaseHTTPMiddleware, dispatch=_logging)
-    outer.mount("/v2", inner)
+    outer.mount("/v2", _inner())
     outer.get("/open")(lambda: 1)
     return outer
 
@@ -96,5 +105,70 @@ async def test_an_application_of_its_own_is_a_request_of_its_own(
     inner: Any = next(each.app for each in app.routes if isinstance(each, Mount))
     undo = official.instrument(inner)
     await _get(inner, "/me/7")
-    undo()  # for the instrumentor also patches Starlette's background tasks
+    undo()
     assert [span.name for span in telemetry.spans()] == ["GET /me/{number}"]
+
+
+@pytest.mark.parametrize("instrumented", [True, False])
+async def test_an_excluded_url_excludes_what_is_mounted(
+    instrumented: bool, shim_official: None, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below a plain Starlette that leaves it out, FastAPI makes no server span, whoever makes it otherwise."""
+    monkeypatch.setenv("OTEL_PYTHON_STARLETTE_EXCLUDED_URLS", "/v2/r/")
+    settings = config.from_environ({})
+    starlette._wrap(Starlette, Capture(settings, Resolver(settings.sources)))
+    inner = _inner()
+    undo = official.instrument(inner) if instrumented else lambda: None
+    app = Starlette(routes=[Mount("/v2", inner)])
+    excluded, traced = await _get(app, "/v2/r/me/7"), await _get(app, "/v2/me/7")
+    undo()
+    assert [span.name for span in telemetry.spans()] == ["GET /v2/me/{number}"]
+    assert excluded.status_code == traced.status_code == 200
+    assert excluded.headers["x-request-id"] != traced.headers["x-request-id"]
+
+
+class Runs:
+    """The runs of jobs that began and ended."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def started(self, work: jobs.Work) -> None:
+        self.told.append(f"{work.run.name} started")
+
+    def ended(self, ended: jobs.Ended) -> None:
+        self.told.append(f"{ended.work.run.name} {ended.outcome}")
+
+    def unstarted(self, name: str, outcome: str, count: int) -> None:
+        raise AssertionError(name)
+
+
+@pytest.fixture
+def runs() -> Iterator[Runs]:
+    """What is told of runs in this test."""
+    told = Runs()
+    before = jobs.use_recorder(told)
+    yield told
+    jobs.use_recorder(before)
+
+
+@pytest.mark.parametrize("instrumented", [True, False])
+async def test_background_tasks(
+    instrumented: bool, shim_official: None, telemetry: Telemetry, runs: Runs
+) -> None:
+    """Alike whoever traces FastAPI: no span of their own; an operation in one is a job, with who asked."""
+    app = FastAPI()
+
+    @app.get("/after")
+    def after(tasks: BackgroundTasks) -> None:
+        otel_shim.bind(org_id="acme")
+        tasks.add_task(otel_shim.operation("mail.send")(lambda: None))
+
+    undo = official.instrument(app) if instrumented else lambda: None
+    await _get(app, "/after")
+    undo()
+    request, mail = telemetry.spans()
+    assert (request.name, mail.name) == ("GET /after", "mail.send")
+    assert runs.told == ["mail.send started", "mail.send success"]
+    assert (mail.attributes or {})["saas.org.id"] == "acme"
+    assert mail.parent is not None and mail.parent.span_id == request.context.span_id

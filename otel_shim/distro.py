@@ -73,6 +73,7 @@ from otel_shim.signals.metrics import RequestMetrics
 from otel_shim.signals.spans import IdentitySpanProcessor
 from otel_shim.wiring import NAME, Wiring, environ, wiring
 
+_SDK = (TracerProvider, MeterProvider, LoggerProvider)
 _SEMCONV = "OTEL_SEMCONV_STABILITY_OPT_IN"
 _DEFAULTS = {
     OTEL_PYTHON_CONFIGURATOR: NAME,
@@ -157,6 +158,7 @@ def pre_instrument() -> None:
     for error in (*settings.errors, *_unapplied, *steering.misspelt(os.environ)):
         logger.error("%s", error)
     _use_identity(settings)
+    _tell_processes_apart()
     _attach_processors()
     propagation.install()
     deliveries.use_relation(settings.queue_relation)
@@ -267,6 +269,21 @@ def _pseudonymiser(settings: Config) -> pseudonym.Pseudonymiser | None:
             OTEL_SHIM_SECRET,
         )
     return pseudonym.pseudonymiser(secret)
+
+
+@guarded(default=None)
+def _tell_processes_apart() -> None:
+    """Give the process an instance id where it has none: another's configurator takes the file as it is.
+
+    The SDK gives each forked process a new one.
+    """
+    made = (
+        trace.get_tracer_provider(),
+        metrics_api.get_meter_provider(),
+        _logs.get_logger_provider(),
+    )
+    providers = [each for each in made if isinstance(each, _SDK)]
+    _sdk_compat.complete_resources(providers, {SERVICE_INSTANCE_ID: str(uuid.uuid4())})
 
 
 def _attach_processors() -> None:

@@ -43,6 +43,7 @@ from opentelemetry.sdk.metrics._internal.aggregation import (
 from opentelemetry.sdk.metrics._internal.metric_reader_storage import MetricReaderStorage
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.metrics.view import View
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased
@@ -274,6 +275,15 @@ def has_log_processor(provider: LoggerProvider, kind: type[LogRecordProcessor]) 
     """Whether a provider already has a processor of this type."""
     processors = provider._multi_log_record_processor._log_record_processors
     return any(isinstance(p, kind) for p in processors)
+
+
+def complete_resources(providers: Iterable[Any], attributes: Mapping[str, str]) -> None:
+    """Add what is lacking to the resources of providers, and of all they made; the API takes it when they are made."""
+    for provider in providers:
+        # That of metrics shows its resource to nobody.
+        held = provider._sdk_config if isinstance(provider, MeterProvider) else provider
+        if lacking := attributes.keys() - held.resource.attributes.keys():
+            provider._update_resource(Resource({name: attributes[name] for name in lacking}))
 
 
 def wrap_span_exporters(

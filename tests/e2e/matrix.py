@@ -151,10 +151,7 @@ FILE_OFF = Loader(
 FILE_THEIRS = replace(
     THEIRS,
     name="file, theirs named",
-    # Theirs leaves the process without a number unless the file asks for it.
-    file=_GOOD.replace(
-        "resource:", "resource:\n  detection/development: {{detectors: [{{service: }}]}}"
-    ),
+    file=_GOOD,
     plan=_role,
     errors=(*THEIRS.errors, "OTEL_CONFIG_FILE is set; ignoring configurator kwargs"),
 )

@@ -208,6 +208,41 @@ def test_a_good_file_is_applied_whole(tmp_path: Path) -> None:
     assert [json.loads(line)["severity"] for line in said] == ["INFO"]
 
 
+_APPLIED_BY_ANOTHER = """
+import json, os
+from opentelemetry import _logs, metrics, trace
+from opentelemetry.sdk._configuration import _OTelSDKConfigurator
+from otel_shim import distro
+_OTelSDKConfigurator().configure()
+tracer = trace.get_tracer_provider().get_tracer("made before")
+distro.pre_instrument()
+def instances():
+    tracers, meters = trace.get_tracer_provider(), metrics.get_meter_provider()
+    resources = [tracers.resource, tracer.resource, meters._sdk_config.resource, _logs.get_logger_provider().resource]
+    return [r.attributes.get("service.instance.id") for r in resources]
+reading, writing = os.pipe()
+if (child := os.fork()) == 0:
+    os.write(writing, json.dumps(instances()).encode())
+    os._exit(0)
+os.waitpid(child, 0)
+print(json.dumps({"parent": instances(), "child": json.loads(os.read(reading, 65536))}), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("named", [None, "n-1"])
+def test_a_file_that_another_configurator_applied(named: str | None, tmp_path: Path) -> None:
+    """Each process has an instance id of its own, a forked one too; what the file says itself stays."""
+    file = tmp_path / "otel.yaml"
+    given = "" if named is None else ", {name: service.instance.id, value: n-1}"
+    text = (_BROKEN % ("", "", "", "")).replace("from-the-file}", "from-the-file}" + given)
+    file.write_text(text)
+    found, _ = _run(_APPLIED_BY_ANOTHER, OTEL_CONFIG_FILE=str(file), OTEL_SHIM_SECRET="s" * 40)
+    (parent,), (child,) = set(found["parent"]), set(found["child"])
+    assert parent and child and parent != child
+    assert named in (None, parent)
+
+
 _IMPORTED = """
 import json, sys
 from opentelemetry.instrumentation.auto_instrumentation import initialize

@@ -33,7 +33,7 @@ class Delivery:
         self._senders: list[asyncio.Task[None]] = []
         for url in urls:  # counted from 0: the first refusal is an increase, too
             for name in ("alerts_delivered", "alerts_refused"):
-                measures.add(name, 0, alertmanager=url)
+                measures.add(name, 0, alertmanager=_shown(url))
 
     def start(self) -> None:
         """Start the senders; needs the running event loop."""
@@ -66,7 +66,7 @@ class Delivery:
         try:
             self._queues[url].put_nowait((body, alerts, outcome))
         except asyncio.QueueFull:
-            self._measures.add("alerts_refused", alerts, alertmanager=url)
+            self._measures.add("alerts_refused", alerts, alertmanager=_shown(url))
             outcome.set_result(False)
         return outcome
 
@@ -75,7 +75,7 @@ class Delivery:
             body, alerts, outcome = await queue.get()
             accepted = await self._send(url, body)
             name = "alerts_delivered" if accepted else "alerts_refused"
-            self._measures.add(name, alerts, alertmanager=url)
+            self._measures.add(name, alerts, alertmanager=_shown(url))
             if not outcome.done():  # its asker may have gone
                 outcome.set_result(accepted)
             queue.task_done()
@@ -86,8 +86,15 @@ class Delivery:
                 f"{url}/api/v2/alerts", content=body, headers=_HEADERS, timeout=self._timeout
             )
         except httpx.HTTPError as error:
-            _logger.warning("%s does not answer: %s", url, type(error).__name__)
+            _logger.warning("%s does not answer: %s", _shown(url), type(error).__name__)
             return False
         if not answer.is_success:
-            _logger.warning("%s refused alerts: %s", url, answer.status_code)
+            _logger.warning("%s refused alerts: %s", _shown(url), answer.status_code)
         return answer.is_success
+
+
+def _shown(url: str) -> str:
+    """An Alertmanager's address without user and password, for logs and labels."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

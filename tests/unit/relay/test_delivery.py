@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 
 from otel_shim.relay.delivery import Delivery
 from otel_shim.relay.measures import Measures
@@ -27,6 +28,26 @@ async def test_every_alertmanager_gets_everything_and_one_is_enough() -> None:
     assert sorted(got) == [("a", b"[]"), ("b", b"[]")]
     assert 'alerts_delivered_total{alertmanager="http://a"} 2' in measures.text()
     assert 'alerts_refused_total{alertmanager="http://down"} 2' in measures.text()
+
+
+async def test_a_password_in_an_address_stays_there(caplog: pytest.LogCaptureFixture) -> None:
+    """It is sent, and neither logged nor a label."""
+    asked: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(500)
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
+    measures = Measures()
+    delivery = Delivery(["http://user:s3cret@a/team"], client, measures, 1.0)
+    delivery.start()
+    assert not await delivery.deliver(b"[]", 1)
+    await delivery.stop(5.0)
+    assert asked[0].headers["authorization"].startswith("Basic ")
+    assert 'alerts_refused_total{alertmanager="http://a/team"} 1' in measures.text()
+    logged = [record.getMessage() for record in caplog.records if record.name != "httpx"]
+    assert logged == ["http://a/team refused alerts: 500"]
 
 
 async def test_when_all_refuse_prometheus_is_told() -> None:

@@ -17,6 +17,9 @@ _PARSER_LOG = logging.getLogger("opentelemetry.configuration.file._loader")
 """Logs a traceback for what it raises; the one error of ours says it."""
 _KNOWN = frozenset(name for name in vars(environment_variables) if name.startswith(_PREFIX))
 
+_NAMES_ONLY = ("additionalProperties", "required", "unevaluatedProperties")
+"""Rules of a schema whose violations are told by names of keys alone."""
+
 
 class ConfigFileError(ValueError):
     """The file cannot be used; the text says why and what happens instead."""
@@ -50,12 +53,34 @@ def read(path: str) -> FileSettings:
             f"install otel-shim with its extra `config-file` ({error})"
         ) from error
     except Exception as error:
-        raise ConfigFileError(f"{type(error).__name__}: {error}") from error
+        raise ConfigFileError(f"{type(error).__name__}: {_without_values(error)}") from error
     finally:
         _PARSER_LOG.disabled = False
     own = _section(model.distribution, "otel_shim")
     ours = from_sections(own, _python(model.instrumentation_development))
     return replace(ours, model=model, off=model.disabled is True)
+
+
+def _without_values(error: Exception) -> str:
+    """What is wrong with a file, and where, without what it says there: that may be a password.
+
+    The libraries that read it quote it; told by what their errors have, because they are optional.
+    """
+    cause: Any = error.__cause__
+    if (mark := getattr(cause, "problem_mark", None)) is not None:
+        return f"no YAML, line {mark.line + 1}: {cause.problem}"
+    if hasattr(cause, "validator") and hasattr(cause, "absolute_path"):
+        at = " -> ".join(map(str, cause.absolute_path)) or "the whole"
+        wrong = cause.message if cause.validator in _NAMES_ONLY else _needed(cause)
+        return f"does not match the schema: {wrong} (at {at})"
+    return str(error)
+
+
+def _needed(cause: Any) -> str:
+    """What the schema asks for there, where that is short."""
+    asked = cause.validator_value
+    plain = isinstance(asked, (str, int, float)) or all(isinstance(each, str) for each in asked)
+    return f"needs {cause.validator}" + (f" {asked}" if plain else "")
 
 
 def from_sections(own: Mapping[str, Any], instrumentation: Mapping[str, Any]) -> FileSettings:

@@ -62,3 +62,27 @@ def test_a_file_that_cannot_be_used_is_one_error(tmp_path: Path, text: str) -> N
     """No YAML, no version, nothing at all."""
     with pytest.raises(config_file.ConfigFileError):
         config_file.read(write(tmp_path, text))
+
+
+_EXPORTER = """\
+file_format: "1.0"
+tracer_provider:
+  processors:
+    - batch: {exporter: {otlp_http: %s}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("exporter", "says"),
+    [
+        ("{headers: [{name: api-key, value: 31337123}]}", "needs type"),
+        ("{headers_list: {api-key: 31337123}}", "otlp_http -> headers_list"),
+        ("{headers: [{name: api-key, value: '31337123}]}", "line 5"),
+        ("{headers: [{name: api-key, secret: '31337123'}]}", "'secret' was unexpected"),
+    ],
+)
+def test_a_file_is_not_quoted(exporter: str, says: str, tmp_path: Path) -> None:
+    """It is said where it is wrong and what it needs, not what stands there."""
+    with pytest.raises(config_file.ConfigFileError) as raised:
+        config_file.read(write(tmp_path, _EXPORTER % exporter))
+    assert says in str(raised.value) and "31337123" not in str(raised.value)

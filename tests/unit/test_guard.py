@@ -13,15 +13,15 @@ from billiard.exceptions import SoftTimeLimitExceeded  # type: ignore[import-unt
 from rq.timeouts import BaseTimeoutException, JobTimeoutException
 
 import otel_shim
-from otel_shim import counters
-from otel_shim._guard import guarded, is_time_limit
+from otel_shim import _guard, counters
+from otel_shim._guard import described, guarded, is_time_limit
 from otel_shim.capture import rq
 from otel_shim.values import written
 
 
 @guarded(default="fallback")
 def _broken() -> str:
-    raise RuntimeError("ours")
+    raise RuntimeError("anna@example.com")
 
 
 @guarded(default=None)
@@ -30,12 +30,35 @@ def _interrupted() -> None:
 
 
 def test_fault_gives_the_default_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Each fault is counted; the first one of a function is logged with its traceback."""
+    """Each fault is counted; of the first one of a function, kind and place are logged."""
     with caplog.at_level(logging.WARNING, "otel_shim"):
         assert [_broken(), _broken()] == ["fallback", "fallback"]
     assert counters.snapshot() == {"internal_errors": 2}
     assert len(caplog.records) == 1
-    assert "_broken" in caplog.text and "RuntimeError: ours" in caplog.text
+    assert (
+        "_broken" in caplog.text and "RuntimeError" in caplog.text and "test_guard" in caplog.text
+    )
+
+
+@pytest.mark.parametrize(("level", "shown"), [(logging.INFO, False), (logging.DEBUG, True)])
+def test_the_text_of_a_fault_is_for_debugging(
+    level: int, shown: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What we worked on may be in it: a token, an address of somebody."""
+    monkeypatch.setattr(_guard, "_reported", set())
+    with caplog.at_level(level, "otel_shim"):
+        _broken()
+    assert ("anna@example.com" in caplog.text) is shown
+
+
+def test_an_error_is_described_without_its_text() -> None:
+    """By its kind, that of its cause, and what the system says of that; a ring of causes ends."""
+    refused = ValueError("http://user:password@host")
+    refused.__cause__ = ConnectionRefusedError(1, "Connection refused", "/secret/path")
+    assert described(refused) == "ValueError from ConnectionRefusedError: Connection refused"
+    ring, other = KeyError("anna"), TypeError("token")
+    ring.__cause__, other.__cause__ = other, ring
+    assert described(ring) in ("KeyError", "KeyError from TypeError")
 
 
 def test_exits_pass() -> None:

@@ -35,13 +35,14 @@ from opentelemetry.sdk._logs.export import (
     LogRecordExporter,
     SimpleLogRecordProcessor,
 )
+from opentelemetry.sdk._shared_internal import BatchProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_attributes
 from opentelemetry.sdk.metrics._internal.aggregation import (
     _DEFAULT_EXPLICIT_BUCKET_HISTOGRAM_AGGREGATION_BOUNDARIES as _DEFAULT_BOUNDARIES,
 )
 from opentelemetry.sdk.metrics._internal.metric_reader_storage import MetricReaderStorage
-from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
@@ -567,13 +568,17 @@ def _shut_down(half_made: Any) -> None:
         logger.debug("a leftover of the configuration file: %s", type(error).__name__)
 
 
-def export_sessions(tracers: Any, loggers: Any, meters: Any) -> Iterator[Any]:
-    """The HTTP sessions of the OTLP exporters in place; they show them to nobody."""
+def _exporting(tracers: Any, loggers: Any, meters: Any) -> list[Any]:
+    """The processors and readers that export for these providers; they show them to nobody."""
     spans = getattr(getattr(tracers, "_active_span_processor", None), "_span_processors", ())
     logs = getattr(loggers, "_multi_log_record_processor", None)
     records = getattr(logs, "_log_record_processors", ())
-    owners = [*spans, *records, *getattr(meters, "_metric_readers", ())]
-    for owner in owners:
+    return [*spans, *records, *getattr(meters, "_metric_readers", ())]
+
+
+def export_sessions(tracers: Any, loggers: Any, meters: Any) -> Iterator[Any]:
+    """The HTTP sessions of the OTLP exporters in place."""
+    for owner in _exporting(tracers, loggers, meters):
         exporter: Any = getattr(owner, "_batch_processor", owner)
         exporter = getattr(exporter, "span_exporter", exporter)
         while (inner := getattr(exporter, "_exporter", None)) is not None:
@@ -581,6 +586,37 @@ def export_sessions(tracers: Any, loggers: Any, meters: Any) -> Iterator[Any]:
         transport = getattr(getattr(exporter, "_client", None), "_transport", None)
         if (session := getattr(transport, "_session", None)) is not None:
             yield session
+
+
+@contextmanager
+def last_exports(tracers: Any, loggers: Any, meters: Any) -> Iterator[list[threading.Thread]]:
+    """Let all threads that export send what is left, and end; a block in which they are waited for.
+
+    Afterwards providers shut down without a wait for those that go on. By itself the SDK shuts one down after
+    the other, and waits 30 s for each; a thread of ours that would do it cannot be started at the end.
+    """
+    owners = _exporting(tracers, loggers, meters)
+    inner: Iterable[Any] = (getattr(each, "_batch_processor", None) for each in owners)
+    batches = [each for each in inner if isinstance(each, BatchProcessor)]
+    readers = [each for each in owners if isinstance(each, PeriodicExportingMetricReader)]
+    for batch in batches:
+        batch._shutdown = True
+        batch._worker_awaken.set()
+    for reader in readers:
+        reader._shutdown_event.set()
+    threads = [batch._worker_thread for batch in batches]
+    threads += [reader._daemon_thread for reader in readers if reader._daemon_thread is not None]
+    yield threads
+    for batch in batches:
+        batch._shutdown = False  # else its exporter would not be shut down
+        batch._shutdown_timeout_exceeded = True
+    for thread in threads:
+        if thread.is_alive():
+            vars(thread)["join"] = _no_wait
+
+
+def _no_wait(timeout: float | None = None) -> None:
+    """Stands for the ``join`` of a thread that is not waited for."""
 
 
 def renew_session(session: Any) -> None:

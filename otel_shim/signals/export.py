@@ -19,8 +19,8 @@ from opentelemetry.sdk._logs.export import (
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_shim import counters
-from otel_shim._guard import guarded, logger
+from otel_shim import _sdk_compat, counters
+from otel_shim._guard import described, guarded, logger
 
 _R = TypeVar("_R")
 _EXPORTER_LOGGERS = {
@@ -35,7 +35,10 @@ _NEVER_HEARD_TO_SUCCEED = {"metrics"}
 _TOGETHER_SECONDS = 120.0
 """What fails within this time of the first belongs to the same outage; metrics are sent once a minute."""
 _FLUSH_SECONDS = 3.0
-"""Longest time for which the end of a server waits for its last telemetry."""
+"""Longest time for which the end of a process waits for its last telemetry, while nothing of it arrives."""
+_LONGEST_SECONDS = 30.0
+"""Longest time for which an end in good order waits, though it arrives bit by bit; as long the SDK waits for a signal."""
+_LOOK_SECONDS = 0.05
 _QUEUE_LOGGER = "opentelemetry.sdk._shared_internal"
 _QUEUE_FULL = "Queue full, dropping %s."
 
@@ -51,6 +54,8 @@ class Outage:
         self._failing: set[str] = set()
         self._since = 0.0
         self._ending = False
+        self.delivered = 0
+        """How many batches were taken; only whether it changes is of interest."""
 
     def forked(self) -> None:
         """Take a lock of its own in a forked process: a thread of the parent may have held the other."""
@@ -103,6 +108,7 @@ class Outage:
         """Count a batch of a signal."""
         counters.add(f"{signal}_exported" if success else f"{signal}_export_failed", count)
         if success:
+            self.delivered += 1
             self.succeeded(signal)
         else:
             self.failed(signal, "refused")
@@ -201,8 +207,16 @@ class _ToOutage(logging.Filter):
         """Drop failures after noting them; let anything below a warning pass."""
         if record.levelno < logging.WARNING:
             return True
-        _outage.failed(self._signal, record.getMessage()[:200])
+        _outage.failed(self._signal, _told(record)[:200])
         return False
+
+
+def _told(record: logging.LogRecord) -> str:
+    """What an exporter says, without the text of errors: requests quotes addresses and headers in it."""
+    if not isinstance(record.args, tuple):
+        return record.getMessage()
+    args = [described(arg) if isinstance(arg, BaseException) else arg for arg in record.args]
+    return str(record.msg) % tuple(args)
 
 
 class _CountDrops(logging.Filter):
@@ -223,10 +237,44 @@ def quiet_exporters() -> None:
     An outage does not hold up the end of the process either: what is left would wait for one timeout
     after the other.
     """
-    atexit.register(_outage.end)  # runs before the exit of the providers, which exist already
+    atexit.register(_end)  # runs before the exit of the providers, which exist already
     for name, signal in _EXPORTER_LOGGERS.items():
         logging.getLogger(name).filters.insert(0, _ToOutage(signal))
     logging.getLogger(_QUEUE_LOGGER).filters.insert(0, _CountDrops())
+
+
+class Patience:
+    """How long the end waits: a while since anything arrived, and not too long in all. Times in seconds."""
+
+    def __init__(self, now: float, delivered: int) -> None:
+        self._over = now + _LONGEST_SECONDS
+        self._delivered = delivered
+        self._until = now + _FLUSH_SECONDS
+
+    def lasts(self, now: float, delivered: int) -> bool:
+        """Whether to wait on, where so much has arrived by now."""
+        if delivered != self._delivered:
+            self._delivered, self._until = delivered, now + _FLUSH_SECONDS
+        return now < min(self._until, self._over)
+
+
+@guarded(default=None)
+def _end() -> None:
+    """Send what is left, all signals at once, and let nobody wait any more for what does not arrive."""
+    _outage.end()
+    patience = Patience(time.monotonic(), _outage.delivered)
+    with _sdk_compat.last_exports(*_providers()) as threads:
+        for thread in threads:
+            while thread.is_alive() and patience.lasts(time.monotonic(), _outage.delivered):
+                thread.join(_LOOK_SECONDS)
+
+
+def _providers() -> tuple[Any, Any, Any]:
+    return (
+        trace.get_tracer_provider(),
+        _logs.get_logger_provider(),
+        metrics.get_meter_provider(),
+    )
 
 
 @guarded(default=None)
@@ -239,11 +287,7 @@ def flush(seconds: float = _FLUSH_SECONDS, only: Iterable[Any] | None = None) ->
     ends by the signal that it was sent.
     """
     deadline = time.monotonic() + seconds
-    providers = only or (
-        trace.get_tracer_provider(),
-        _logs.get_logger_provider(),
-        metrics.get_meter_provider(),
-    )
+    providers = only or _providers()
     flushes = [p.force_flush for p in providers if hasattr(p, "force_flush")]
     threads = [threading.Thread(target=guarded(default=None)(f), daemon=True) for f in flushes]
     for thread in threads:

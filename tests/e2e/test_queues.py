@@ -22,6 +22,10 @@ from .environments import APPS, Environment
 from .redis_server import Redis
 
 SECONDS = 90.0
+PATIENCE = "600"
+"""Seconds for which an exporter waits and tries again; with those, the SDK ends each signal after 30."""
+ENDS_SECONDS = 25.0
+"""Given to a worker whose processes all wait 3 s at most for their last telemetry, on a busy machine."""
 PERSON = people.PEOPLE[5]
 DEPTH, AGE = "saas.queue.depth", "saas.queue.oldest.age"
 
@@ -431,6 +435,26 @@ def test_the_last_of_a_pool_is_not_lost(place: Place, taker: collectors.Fake) ->
     instances = {span.resource["service.instance.id"] for span in runs}
     assert _sum(taker, "saas.queue.completions") == 20
     assert len(instances) <= 2
+
+
+@BOTH
+@pytest.mark.parametrize("broken", ["dead", "silent"])
+def test_a_worker_ends_without_its_collector(
+    environment: Environment, redis: Redis, stack: Stack, system: System, broken: str
+) -> None:
+    """However long an exporter would wait for an answer, and try again: no signal waits for another's end."""
+    with collectors.BROKEN[broken]() as sink:
+        place = Place(environment, redis, stack, sink.url, {"OTEL_EXPORTER_OTLP_TIMEOUT": PATIENCE})
+        place.run(system, "calendar.sync" if system is CELERY else "sync")
+        worker = place.worker(system)
+
+        def ran() -> bool:
+            log = worker.log.read_text(errors="replace")
+            return "synchronising north" in log and (broken == "dead" or sink.connections > 0)
+
+        server.eventually(ran, SECONDS, "it ran, and what it exports is under way")
+        worker.process.terminate()
+        assert worker.process.wait(ENDS_SECONDS) == 0
 
 
 def test_a_table_in_postgresql(locked: Environment, tmp_path: Path) -> None:

@@ -9,11 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+import requests
 from opentelemetry import _logs, metrics, trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import (
+    BatchLogRecordProcessor,
+    LogRecordExporter,
+    LogRecordExportResult,
+)
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from otel_shim import counters
 from otel_shim.signals import export
@@ -147,7 +155,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registered: list[Any] = []
     monkeypatch.setattr(atexit, "register", registered.append)
     export.quiet_exporters()
-    assert registered == [export._outage.end]
+    assert registered == [export._end]
     yield
     for name, filters in before.items():
         logging.getLogger(name).filters[:] = filters
@@ -163,6 +171,19 @@ def test_exporters_own_warnings_become_the_one(
         )
     assert [r.name for r in caplog.records] == ["otel_shim"]
     assert "Failed to export: refused" in caplog.records[0].getMessage()
+
+
+def test_the_one_warning_quotes_no_secret(quiet: None, caplog: pytest.LogCaptureFixture) -> None:
+    """Errors of requests have headers and addresses in their text: a token that ends in a line break is one."""
+    for headers in ({"api-key": "s3cret\n"}, {}):
+        with pytest.raises(requests.RequestException) as failed:
+            requests.post("http://127.0.0.1:9/v1/traces?key=s3cret", headers=headers, timeout=5)
+        assert "s3cret" in str(failed.value)
+        logging.getLogger(next(iter(export._EXPORTER_LOGGERS))).error("failed: %s", failed.value)
+        export._outage.succeeded("spans")
+    invalid, refused = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+    assert "InvalidHeader" in invalid and "Connection refused" in refused
+    assert "s3cret" not in caplog.text
 
 
 def test_full_queue_is_counted(quiet: None, caplog: pytest.LogCaptureFixture) -> None:
@@ -204,3 +225,87 @@ def test_flush_takes_all_signals_and_no_longer_than_told(monkeypatch: pytest.Mon
     assert works.flushed.wait(5) and breaks.flushed.is_set() and not hangs.flushed.is_set()
     release.set()
     assert hangs.flushed.wait(5)
+
+
+class Meeting(SpanExporter, LogRecordExporter, MetricExporter):
+    """Takes a batch once all signals try to send one, or once it is let go; notes what happens to it."""
+
+    def __init__(self, together: threading.Barrier, stuck: threading.Event | None = None) -> None:
+        MetricExporter.__init__(self)
+        self.together = together
+        self.stuck = stuck
+        self.said: list[str] = []
+
+    def export(self, batch: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
+        self.together.wait(30)
+        if self.stuck is not None:
+            self.stuck.wait(60)
+        self.said.append("sent")
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self, *_: Any, **__: Any) -> None:
+        self.said.append("shut down")
+
+    def force_flush(self, *_: Any, **__: Any) -> bool:
+        return True
+
+
+def _all_signals(monkeypatch: pytest.MonkeyPatch, exporters: Sequence[Any]) -> list[Any]:
+    """The three providers, each with something to send at the end."""
+    spans, logs, numbers = exporters
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(BatchSpanProcessor(spans))
+    loggers = LoggerProvider(shutdown_on_exit=False)
+    loggers.add_log_record_processor(BatchLogRecordProcessor(logs))
+    meters = MeterProvider([PeriodicExportingMetricReader(numbers)], shutdown_on_exit=False)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: tracers)
+    monkeypatch.setattr(_logs, "get_logger_provider", lambda: loggers)
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: meters)
+    tracers.get_tracer("t").start_span("s").end()
+    loggers.get_logger("l").emit(_logs.LogRecord(body="b"))
+    meters.get_meter("m").create_counter("c").add(1)
+    return [loggers, meters, tracers]
+
+
+def test_the_end_sends_all_signals_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for another; then the providers shut down as ever."""
+    together = threading.Barrier(3)
+    exporters = [Meeting(together) for _ in range(3)]
+    providers = _all_signals(monkeypatch, exporters)
+    export._end()
+    assert [each.said for each in exporters] == [["sent"]] * 3
+    for each in providers:
+        each.shutdown()
+    assert [each.said for each in exporters] == [["sent", "shut down"]] * 3
+
+
+def test_the_end_leaves_behind_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One signal that is never taken: the others are sent, and its provider waits for nothing any more."""
+    monkeypatch.setattr(export, "_FLUSH_SECONDS", 1.0)
+    together, release = threading.Barrier(3), threading.Event()
+    exporters = [Meeting(together, release if hangs else None) for hangs in (True, False, False)]
+    providers = _all_signals(monkeypatch, exporters)
+    export._end()
+    assert [each.said for each in exporters] == [[], ["sent"], ["sent"]]
+    waited: list[float | None] = []
+    join = threading.Thread.join
+
+    def noted(thread: threading.Thread, timeout: float | None = None) -> None:
+        if thread.is_alive():
+            waited.append(timeout)
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", noted)
+    for each in providers:
+        each.shutdown()
+    assert waited == [] and exporters[0].said == ["shut down"]
+    release.set()
+
+
+def test_patience() -> None:
+    """3 s since anything arrived, 30 s in all."""
+    patience = export.Patience(100.0, 7)
+    assert patience.lasts(102.9, 7) and not patience.lasts(103.0, 7)
+    assert patience.lasts(103.0, 8) and patience.lasts(105.9, 8) and not patience.lasts(106.0, 8)
+    assert all(patience.lasts(106.0 + each, 9 + each) for each in range(24))
+    assert not patience.lasts(130.0, 50)

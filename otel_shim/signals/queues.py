@@ -54,7 +54,7 @@ class Attempt:
             with suppress_instrumentation():
                 self.reading = queues.checked(self._read())
         except Exception as error:  # noqa: BLE001 - a broker's client may raise anything
-            self.error = type(error).__qualname__
+            self.error = _error_type(error)
         finally:
             self.ended_at = time.monotonic()
             detach(token)
@@ -66,6 +66,15 @@ class Attempt:
     def wait(self, seconds: float) -> None:
         """Wait for its end, not longer than this."""
         self._thread.join(max(0.0, seconds))
+
+
+def _error_type(error: Exception) -> str:
+    """The name of its class; ``timeout`` however it was noticed that the time was up.
+
+    A client's own limit and that of the round end at about the same time, and either may be the first.
+    """
+    name = type(error).__qualname__
+    return _TIMEOUT if name == TimeoutError.__qualname__ else name
 
 
 class Watch:

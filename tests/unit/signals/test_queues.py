@@ -105,6 +105,16 @@ class TestReading:
         assert DEPTH not in points
         assert "secret" not in str(points)
 
+    def test_a_limit_of_the_clients_own_is_a_timeout_too(
+        self, broker: Broker, collected: Collected
+    ) -> None:
+        """One series, whether the client's limit or the round's ends first."""
+        client = type("TimeoutError", (Exception,), {})
+        for error in (TimeoutError(), client("redis://:secret@host")):
+            broker.answer = lambda error=error: (_ for _ in ()).throw(error)
+            points = collected.points()
+        assert points[UNREADABLE] == {("timeout",): 2}
+
     def test_what_is_no_reading_is_counted(self, broker: Broker, collected: Collected) -> None:
         """A function that forgot to return is unreadable."""
         broker.answer = lambda: None  # type: ignore[assignment, return-value]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from opentelemetry import context, trace
@@ -111,7 +112,7 @@ class TestReading:
         """One series, whether the client's limit or the round's ends first."""
         client = type("TimeoutError", (Exception,), {})
         for error in (TimeoutError(), client("redis://:secret@host")):
-            broker.answer = lambda error=error: (_ for _ in ()).throw(error)
+            broker.answer = Mock(side_effect=error)
             points = collected.points()
         assert points[UNREADABLE] == {("timeout",): 2}
 

@@ -57,7 +57,7 @@ contract: setup binaries monitoring-binaries ## What the rooms promise each othe
 
 .PHONY: e2e
 e2e: setup binaries monitoring-binaries envs ## Real launcher, Collector and Jaeger (E2E_PROCESSES=2 at once, 0: in one process)
-	@$(RUN) pytest --numprocesses $(E2E_PROCESSES) --dist loadfile tests/e2e
+	@$(RUN) pytest --numprocesses $(E2E_PROCESSES) --dist loadfile --no-loadscope-reorder tests/e2e
 
 .PHONY: hour
 hour: setup ## Streams and WebSockets that stay open for an hour, all at once, with an eye on their memory

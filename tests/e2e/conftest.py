@@ -13,6 +13,8 @@ from . import environments, server
 from .environments import Environment
 from .telling import Telling
 
+LONGEST = "test_simulation.py"
+
 
 @pytest.fixture(scope="session")
 def locked() -> Environment:
@@ -32,6 +34,11 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     """Processes of one test, stopped at its end; their working directory is the test's own."""
     with running(tmp_path) as started:
         yield started
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: begun last, it would go on when the other processes have nothing left."""
+    items.sort(key=lambda item: item.path.name != LONGEST)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -14,6 +14,10 @@ type outcome struct {
 	spans int
 	left  departures
 	held  []*hold
+
+	ready   bool    // held spans are due
+	repeats bool    // one of the spans has an id that came before
+	riders  []*hold // go with the batch, see ride.go
 }
 
 // candidate is a span of the batch and its place in its trace.
@@ -29,6 +33,7 @@ type candidate struct {
 // those that must wait. The rest of the batch stays as it was.
 func (m *memory) judge(batch ptrace.Traces, now time.Duration) (o outcome) {
 	var candidates []candidate
+	repeats := m.repeats
 	o.spans = m.survey(batch, now, func(c *candidate, lacking bool) {
 		if lacking {
 			candidates = append(candidates, *c)
@@ -41,8 +46,9 @@ func (m *memory) judge(batch ptrace.Traces, now time.Duration) (o outcome) {
 		}
 	}
 	if len(waiting) > 0 {
-		o.held = extract(batch, waiting, now)
+		o.held = m.extract(batch, waiting, now)
 	}
+	o.ready, o.repeats = len(m.holding.due) > 0, m.repeats != repeats
 	return o
 }
 
@@ -50,7 +56,7 @@ func (m *memory) judge(batch ptrace.Traces, now time.Duration) (o outcome) {
 func (m *memory) recall(batch ptrace.Traces, now time.Duration) []*hold {
 	var all []candidate
 	m.survey(batch, now, func(c *candidate, _ bool) { all = append(all, *c) })
-	return extract(batch, all, now)
+	return m.extract(batch, all, now)
 }
 
 // survey remembers all spans before any is judged, because parents often stand after their
@@ -147,13 +153,14 @@ type extractor struct {
 	position int
 	now      time.Duration
 	sizes    ptrace.ProtoMarshaler
+	origins  *newestOrigins
 	held     []*hold
 }
 
 // extract moves the waiting spans out of the batch. What that empties goes, everything else keeps
 // its place.
-func extract(batch ptrace.Traces, waiting []candidate, now time.Duration) []*hold {
-	x := extractor{waiting: waiting, now: now, held: make([]*hold, 0, len(waiting))}
+func (m *memory) extract(batch ptrace.Traces, waiting []candidate, now time.Duration) []*hold {
+	x := extractor{waiting: waiting, now: now, origins: &m.origins, held: make([]*hold, 0, len(waiting))}
 	batch.ResourceSpans().RemoveIf(func(rs ptrace.ResourceSpans) bool {
 		before := len(x.held)
 		rs.ScopeSpans().RemoveIf(func(ss ptrace.ScopeSpans) bool { return x.fromScope(rs, ss) })
@@ -195,6 +202,15 @@ func (x *extractor) holdOf(span ptrace.Span, from *origin) *hold {
 }
 
 func (x *extractor) originOf(rs ptrace.ResourceSpans, ss ptrace.ScopeSpans) *origin {
+	if known := x.origins.find(rs, ss); known != nil {
+		return known
+	}
+	o := x.newOrigin(rs, ss)
+	x.origins.add(o)
+	return o
+}
+
+func (x *extractor) newOrigin(rs ptrace.ResourceSpans, ss ptrace.ScopeSpans) *origin {
 	o := &origin{
 		resource: pcommon.NewResource(), resourceSchema: rs.SchemaUrl(),
 		scope: pcommon.NewInstrumentationScope(), scopeSchema: ss.SchemaUrl(),

@@ -48,7 +48,7 @@ type waiting struct {
 	quiet *list.Element   // in holding.byQuiet
 }
 
-// origin is the resource and scope that held spans of one batch share.
+// origin is the resource and scope that held spans share.
 type origin struct {
 	resource       pcommon.Resource
 	scope          pcommon.InstrumentationScope
@@ -271,27 +271,30 @@ func (w *holding) drop(h *hold) {
 	}
 }
 
-// assemble puts held spans into a batch, each under its own resource and scope, by copying or by moving
-// them. It also returns the spans of the batch, in the order of the held ones.
-func assemble(holds []*hold, words *vocabulary, put func(from, to ptrace.Span)) (ptrace.Traces, []ptrace.Span) {
-	batch, spans := ptrace.NewTraces(), make([]ptrace.Span, len(holds))
-	places := map[*origin]ptrace.SpanSlice{}
+// assemble puts held spans into a batch, each under its own resource and scope, by moving or else by
+// copying them.
+func assemble(holds []*hold, words *vocabulary, move bool) (ptrace.Traces, cargo) {
+	batch, c := ptrace.NewTraces(), cargo{holds: holds, spans: make([]ptrace.Span, len(holds)), moved: move}
+	places, put := map[*origin]ptrace.SpanSlice{}, ptrace.Span.CopyTo
+	if move {
+		put = ptrace.Span.MoveTo
+	}
 	for i, h := range holds {
 		into, known := places[h.origin]
 		if !known {
 			into = h.origin.placeIn(batch)
 			places[h.origin] = into
 		}
-		spans[i] = into.AppendEmpty()
-		put(h.span, spans[i])
-		h.stamps.stamp(spans[i].Attributes(), words)
+		c.spans[i] = into.AppendEmpty()
+		put(h.span, c.spans[i])
+		c.note(i, h.stamps.stamp(c.spans[i].Attributes(), words))
 	}
-	return batch, spans
+	return batch, c
 }
 
-// takeBack copies a span that was moved into a batch and refused, without what it took with it: next
-// time that may be something else.
-func (h *hold) takeBack(span ptrace.Span, words *vocabulary) {
+// takeBack copies a span that was moved into a batch and refused, as it was before it took something with
+// it: next time that may be something else.
+func (h *hold) takeBack(span ptrace.Span, was []replaced, words *vocabulary) {
 	span.CopyTo(h.span)
 	var added uint64
 	for g, taken := range h.stamps.taken {
@@ -299,13 +302,17 @@ func (h *hold) takeBack(span ptrace.Span, words *vocabulary) {
 			added |= taken.mask() &^ h.own[g].mask()
 		}
 	}
+	marked := h.stamps.origin(words) != ""
 	h.span.Attributes().RemoveIf(func(name string, _ pcommon.Value) bool {
 		if name == "" {
 			return false
 		}
 		bit, known := words.bitOf(name)
-		return known && added&(1<<bit) != 0 || name == semconv.SaasIdentityOrigin
+		return known && added&(1<<bit) != 0 || name == semconv.SaasIdentityOrigin && marked
 	})
+	for _, r := range was {
+		r.value.CopyTo(h.span.Attributes().PutEmpty(r.name))
+	}
 }
 
 func (o *origin) placeIn(batch ptrace.Traces) ptrace.SpanSlice {

@@ -141,24 +141,44 @@ func joined(a, b *identity) *identity {
 	return stopConflict
 }
 
+// replaced is an attribute as it was before something else was put in its place.
+type replaced struct {
+	name  string
+	value pcommon.Value
+}
+
+// replacing adds an attribute to those that are replaced, if it was there.
+func replacing(was []replaced, there bool, name string, value pcommon.Value) []replaced {
+	if !there {
+		return was
+	}
+	r := replaced{name, pcommon.NewValueEmpty()}
+	value.CopyTo(r.value)
+	return append(was, r)
+}
+
 // stamp adds the identity's members that the attributes lack.
-func (id *identity) stamp(attributes pcommon.Map, names []string) {
+func (id *identity) stamp(attributes pcommon.Map, names []string, was []replaced) []replaced {
 	var m member
 	other := 0
 	for rest := id.code; rest != ""; {
 		m, rest = cutMember(rest)
-		value, _ := attributes.GetOrPutEmpty(names[m.bit])
-		if m.kind == pcommon.ValueTypeStr {
-			if empty(value) {
-				value.SetStr(m.text)
+		value, there := attributes.GetOrPutEmpty(names[m.bit])
+		lacks := empty(value)
+		if lacks {
+			was = replacing(was, there, names[m.bit], value)
+		}
+		switch {
+		case m.kind != pcommon.ValueTypeStr:
+			if lacks {
+				id.rare.others[other].CopyTo(value)
 			}
-			continue
+			other++
+		case lacks:
+			value.SetStr(m.text)
 		}
-		if empty(value) {
-			id.rare.others[other].CopyTo(value)
-		}
-		other++
 	}
+	return was
 }
 
 func empty(value pcommon.Value) bool {
@@ -171,29 +191,37 @@ func empty(value pcommon.Value) bool {
 	return false
 }
 
-// stamp adds what is taken to a span's attributes, and marks the origin when a group that holds is
-// among it, or anything inferred.
-func (s *stamps) stamp(attributes pcommon.Map, words *vocabulary) {
-	origin := ""
+// origin is the mark that goes with what is taken: when a group that holds is among it, or anything
+// inferred.
+func (s *stamps) origin(words *vocabulary) (mark string) {
+	if s.inferred != [maxGroups]bool{} {
+		return semconv.SaasIdentityOriginDescendants
+	}
+	for g := range words.groups {
+		if s.taken[g] != nil && words.groups[g].hold {
+			return semconv.SaasIdentityOriginAncestor
+		}
+	}
+	return ""
+}
+
+// stamp adds what is taken to a span's attributes, and marks its origin. It returns the attributes whose place that took.
+func (s *stamps) stamp(attributes pcommon.Map, words *vocabulary) (was []replaced) {
 	s.makeRoom(attributes)
 	for g := range words.groups {
-		if s.taken[g] == nil {
-			continue
-		}
-		s.taken[g].stamp(attributes, words.names)
-		if words.groups[g].hold {
-			origin = semconv.SaasIdentityOriginAncestor
+		if s.taken[g] != nil {
+			was = s.taken[g].stamp(attributes, words.names, was)
 		}
 	}
-	if s.inferred != [maxGroups]bool{} {
-		origin = semconv.SaasIdentityOriginDescendants
-	}
-	if origin != "" {
-		attributes.PutStr(semconv.SaasIdentityOrigin, origin)
+	if origin := s.origin(words); origin != "" {
+		value, there := attributes.GetOrPutEmpty(semconv.SaasIdentityOrigin)
+		was = replacing(was, there, semconv.SaasIdentityOrigin, value)
+		value.SetStr(origin)
 	}
 	if s.keep {
 		attributes.PutBool(semconv.SaasSamplingKeep, true)
 	}
+	return was
 }
 
 // makeRoom lets the attributes grow once, not with each member.

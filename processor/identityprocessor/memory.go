@@ -15,9 +15,11 @@ type memory struct {
 	last    *trace // of the newest span: its neighbours are mostly of the same
 	byAge   ages
 	spans   int // weight of all traces
+	repeats int // spans whose id was there before, ever
 	lapses  lapses
 	kept    marked
 	holding holding
+	origins newestOrigins
 	// What was inferred for the trace of which the last released span was: more of it may leave next.
 	inferred inferences
 	tally    tally
@@ -59,8 +61,11 @@ func (m *memory) observe(a *arrival, now time.Duration) (*trace, int32) {
 	}
 	before := t.weight()
 	delete(m.inferred, t)
-	n, clash := t.receive(a)
+	n, again, clash := t.receive(a)
 	m.spans += t.weight() - before
+	if again {
+		m.repeats++
+	}
 	if clash {
 		m.tally.conflicts++
 	}

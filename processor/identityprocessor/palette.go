@@ -33,6 +33,19 @@ func at[T any](few, more []*T, i int) *T {
 	return more[i-len(few)]
 }
 
+// placeOf finds an entry: mostly it is one of the few.
+func placeOf[T any](few, more []*T, wanted *T) (i int, ok bool) {
+	for i, entry := range few {
+		if entry == wanted {
+			return i, true
+		}
+	}
+	if len(more) == 0 {
+		return 0, false
+	}
+	return newest(few, more, func(other *T) bool { return other == wanted })
+}
+
 // newest finds one of the newest entries.
 func newest[T any](few, more []*T, wanted func(*T) bool) (i int, ok bool) {
 	size := sizeOf(few, more)

@@ -21,6 +21,7 @@ const ticksPerQuiet, shortestTick, longestTick = 20, 5 * time.Millisecond, 250 *
 
 var (
 	errShutdown = errors.New("the identity processor has been shut down")
+	errUnderWay = errors.New("the call that has them did not end in time, or was refused after the end")
 	errFull     = errors.New("the identity processor holds `max_held_bytes` and the next consumer does not take them: retry later")
 )
 
@@ -36,6 +37,7 @@ var (
 //	put (store.go), if there is a storage            │ │
 //	  ▼                                              │ ▼
 //	pass ──────────────── the batch, in place ───────│────▶ next consumer
+//	  │ with it what it has made due (ride.go)       │        ▲
 //	  │ refused: the error goes to the sender, who   │        ▲
 //	  │ sends all of it again; nothing was held      │        │
 //	  ▼ accepted                                     ▼        │
@@ -61,6 +63,9 @@ type identityProcessor struct {
 	ended   bool    // guarded by mu; the last release is under way, or over
 	refused bool    // guarded by mu; the last release was
 	running int     // guarded by mu; calls of ConsumeTraces under way
+
+	riding     int           // guarded by mu; held spans that are with the next consumer in somebody's batch
+	aloneUntil time.Duration // guarded by mu; until then no batch has riders
 
 	ticking    sync.WaitGroup
 	due        chan struct{} // there is something to release
@@ -143,6 +148,9 @@ func (p *identityProcessor) ConsumeTraces(ctx context.Context, batch ptrace.Trac
 		p.failed("Held spans cannot be stored; the sender is told to try again.", err)
 		return err
 	}
+	if o.ready {
+		p.board(ctx, &o)
+	}
 	if err := p.pass(ctx, batch, &o); err != nil {
 		return err
 	}
@@ -184,18 +192,18 @@ func (p *identityProcessor) pass(ctx context.Context, batch ptrace.Traces, o *ou
 	if batch.SpanCount() == 0 && len(o.held) > 0 {
 		return nil
 	}
-	err := p.next.ConsumeTraces(ctx, batch)
-	a := answerOf(err)
+	riders := p.embark(o.riders, batch)
+	a := p.alight(&riders, answerOf(p.next.ConsumeTraces(ctx, batch)))
 	switch {
-	case err == nil || len(o.held) == 0:
+	case a.err == nil || len(o.held) == 0:
 	case a.final:
 		return cmp.Or(p.keep(&outcome{spans: len(o.held), held: o.held}), a.err)
 	case a.partly:
 		again := ptrace.NewTraces() // the part is the next consumer's, and may be read-only
 		a.part.CopyTo(again)
-		held, _ := assemble(o.held, p.memory.rules.vocabulary, ptrace.Span.CopyTo)
+		held, _ := assemble(o.held, p.memory.rules.vocabulary, false)
 		held.ResourceSpans().MoveAndAppendTo(again.ResourceSpans())
-		a.err = consumererror.NewTraces(err, again)
+		a.err = consumererror.NewTraces(a.err, again)
 		fallthrough
 	default:
 		p.remove(finished(o.held))

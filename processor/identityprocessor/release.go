@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.uber.org/zap"
 )
 
@@ -73,9 +72,9 @@ func (p *identityProcessor) release(ctx context.Context) (taken int, err error) 
 			return taken, nil
 		}
 		a := p.send(ctx, holds)
-		gone := p.settle(holds, &a)
-		p.remove(finished(gone))
-		taken += len(gone)
+		gone, entries := p.settle(holds, &a)
+		p.remove(entries)
+		taken += gone
 		if a.err != nil && !a.final {
 			p.size = max(1, p.size/2)
 			return taken, a.err
@@ -84,23 +83,12 @@ func (p *identityProcessor) release(ctx context.Context) (taken int, err error) 
 	}
 }
 
-// send gives spans to the next consumer. A batch belongs to who gets it, even where it is refused; so
-// the spans are copied, unless the next consumer changes nothing: then they are moved, and taken back
-// from a batch that nobody can have changed.
+// send gives spans to the next consumer in a batch of their own.
 func (p *identityProcessor) send(ctx context.Context, holds []*hold) answer {
-	words := p.memory.rules.vocabulary
-	if p.next.Capabilities().MutatesData {
-		batch, _ := assemble(holds, words, ptrace.Span.CopyTo)
-		return answerOf(p.next.ConsumeTraces(ctx, batch))
-	}
-	batch, spans := assemble(holds, words, ptrace.Span.MoveTo)
-	batch.MarkReadOnly()
+	batch, l := p.load(holds)
+	l.seal(batch)
 	a := answerOf(p.next.ConsumeTraces(ctx, batch))
-	if a.err != nil && !a.final {
-		for i, h := range holds {
-			h.takeBack(spans[i], words)
-		}
-	}
+	l.unload(&a, p.memory.rules.vocabulary)
 	return a
 }
 
@@ -110,9 +98,9 @@ func (p *identityProcessor) take(most int) []*hold {
 	return p.memory.take(most)
 }
 
-// settle accounts for released spans, and returns those that are done with: what was taken, and what
-// is lost because it is refused for good.
-func (p *identityProcessor) settle(holds []*hold, a *answer) (gone []*hold) {
+// settle accounts for released spans. It returns how many are done with, because they were taken, or are
+// lost because they are refused for good; and the stored entries that are done with.
+func (p *identityProcessor) settle(holds []*hold, a *answer) (done int, entries []uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	gone, refused := a.divide(holds)
@@ -126,7 +114,7 @@ func (p *identityProcessor) settle(holds []*hold, a *answer) (gone []*hold) {
 	p.refused = a.err != nil && !a.final
 	p.memory.depart(gone, p.now())
 	p.memory.holding.putBack(refused)
-	return gone
+	return len(gone), finished(gone)
 }
 
 // Shutdown stops taking batches and releases everything held. What the next consumer then refuses,
@@ -165,7 +153,11 @@ func (p *identityProcessor) finish(ctx context.Context) error {
 	p.reporter.Shutdown()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch left := p.memory.holding.count; {
+	left := p.memory.holding.count
+	if left > 0 && err == nil {
+		err = errUnderWay
+	}
+	switch {
 	case err != nil && p.store == nil && left > 0:
 		return fmt.Errorf("%d held spans are lost: %w", left, err)
 	case err != nil:

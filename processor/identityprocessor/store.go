@@ -113,7 +113,7 @@ func (s *store) put(ctx context.Context, holds []*hold, words *vocabulary) error
 	if s == nil || len(holds) == 0 {
 		return nil
 	}
-	batch, _ := assemble(holds, words, ptrace.Span.CopyTo)
+	batch, _ := assemble(holds, words, false)
 	value, err := (&ptrace.ProtoMarshaler{}).MarshalTraces(batch)
 	if err != nil {
 		return err

@@ -148,7 +148,7 @@ func (t *trace) numberOf(id *identity) number {
 		return id.fixed()
 	}
 	few := t.identities[:]
-	if i, known := newest(few, t.more.identities, func(other *identity) bool { return other == id }); known {
+	if i, known := placeOf(few, t.more.identities, id); known {
 		return number(len(stops) + i)
 	}
 	size := sizeOf(few, t.more.identities)
@@ -183,7 +183,7 @@ func (t *trace) numberOfService(s *service) number {
 		return 0
 	}
 	few := t.services[:]
-	if i, known := newest(few, t.more.services, func(other *service) bool { return other == s }); known {
+	if i, known := placeOf(few, t.more.services, s); known {
 		return number(1 + i)
 	}
 	size := sizeOf(few, t.more.services)
@@ -244,12 +244,12 @@ func (t *trace) extendIndex(n int32) {
 	}
 }
 
-// receive takes a span into the forest and settles what follows from it. clash says that the id
-// was there before and that the two contradict each other.
-func (t *trace) receive(a *arrival) (n int32, clash bool) {
+// receive takes a span into the forest and settles what follows from it. again says that the id was
+// there before, and clash that the two contradict each other.
+func (t *trace) receive(a *arrival) (n int32, again, clash bool) {
 	n = t.findOrAdd(a.id)
 	changed := true
-	if t.nodes[n].is(markReceived) {
+	if again = t.nodes[n].is(markReceived); again {
 		changed, clash = t.merge(n, a)
 	} else {
 		t.fill(n, a)
@@ -257,7 +257,7 @@ func (t *trace) receive(a *arrival) (n int32, clash bool) {
 	if changed {
 		t.settle(n)
 	}
-	return n, clash
+	return n, again, clash
 }
 
 // fill makes a received node of a new one.

@@ -203,7 +203,7 @@ func (x *extractor) holdOf(span ptrace.Span, from *origin) *hold {
 
 func (x *extractor) originOf(rs ptrace.ResourceSpans, ss ptrace.ScopeSpans) *origin {
 	if known := x.origins.find(rs, ss); known != nil {
-		return known
+		return known.again()
 	}
 	o := x.newOrigin(rs, ss)
 	x.origins.add(o)

@@ -48,7 +48,7 @@ type waiting struct {
 	quiet *list.Element   // in holding.byQuiet
 }
 
-// origin is the resource and scope that held spans share.
+// origin is the resource and scope that held spans of one batch share.
 type origin struct {
 	resource       pcommon.Resource
 	scope          pcommon.InstrumentationScope

@@ -6,7 +6,7 @@ import (
 )
 
 // How many origins are known, and how large they are at most: a service sends the same resource and scope
-// with each batch, so its held spans need one copy, and leave below one.
+// with each batch, so one copy is enough.
 const knownOrigins, knownOriginBytes = 8, 8192
 
 // newestOrigins are those that may come again.
@@ -35,6 +35,14 @@ func (k *newestOrigins) add(o *origin) {
 func (o *origin) is(rs ptrace.ResourceSpans, ss ptrace.ScopeSpans) bool {
 	return o.resourceSchema == rs.SchemaUrl() && o.scopeSchema == ss.SchemaUrl() &&
 		sameResource(o.resource, rs.Resource()) && sameScope(o.scope, ss.Scope())
+}
+
+// again is the same for the spans of another batch. Nothing ever changes the resource and the scope.
+func (o *origin) again() *origin {
+	return &origin{
+		resource: o.resource, resourceSchema: o.resourceSchema,
+		scope: o.scope, scopeSchema: o.scopeSchema, size: o.size,
+	}
 }
 
 func sameResource(a, b pcommon.Resource) bool {

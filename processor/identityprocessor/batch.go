@@ -32,8 +32,7 @@ type candidate struct {
 // judge remembers all spans of a batch, completes those for which it is settled, and takes out
 // those that must wait. The rest of the batch stays as it was.
 func (m *memory) judge(batch ptrace.Traces, now time.Duration) (o outcome) {
-	var candidates []candidate
-	repeats := m.repeats
+	candidates, repeats := m.scratch[:0], m.repeats
 	o.spans = m.survey(batch, now, func(c *candidate, lacking bool) {
 		if lacking {
 			candidates = append(candidates, *c)
@@ -49,7 +48,19 @@ func (m *memory) judge(batch ptrace.Traces, now time.Duration) (o outcome) {
 		o.held = m.extract(batch, waiting, now)
 	}
 	o.ready, o.repeats = len(m.holding.due) > 0, m.repeats != repeats
+	m.reuse(candidates)
 	return o
+}
+
+// mostScratch is how many candidates have room that is kept: more than most batches have.
+const mostScratch = 1024
+
+// reuse keeps the room of candidates for the next batch, and nothing that they refer to.
+func (m *memory) reuse(candidates []candidate) {
+	clear(candidates)
+	if cap(candidates) <= mostScratch {
+		m.scratch = candidates
+	}
 }
 
 // recall takes all spans of a batch that an earlier process held.

@@ -224,17 +224,22 @@ func (s *stamps) stamp(attributes pcommon.Map, words *vocabulary) (was []replace
 	return was
 }
 
-// makeRoom lets the attributes grow once, not with each member.
+// makeRoom lets the attributes grow once, not with each member; not at all where there is room: it counts
+// the two marks only where they come.
 func (s *stamps) makeRoom(attributes pcommon.Map) {
 	more := 0
 	for _, id := range s.taken {
 		if id != nil {
-			more += id.size() + 2
+			more += id.size()
 		}
 	}
-	if more > 0 {
-		attributes.EnsureCapacity(attributes.Len() + more)
+	if more == 0 {
+		return
 	}
+	if more++; s.keep {
+		more++
+	}
+	attributes.EnsureCapacity(attributes.Len() + more)
 }
 
 // reader turns attributes into interned identities.

@@ -20,6 +20,7 @@ type memory struct {
 	kept    marked
 	holding holding
 	origins newestOrigins
+	scratch []candidate // its room is used again
 	// What was inferred for the trace of which the last released span was: more of it may leave next.
 	inferred inferences
 	tally    tally

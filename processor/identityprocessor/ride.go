@@ -76,25 +76,31 @@ func (p *identityProcessor) alight(l *cargo, a answer) answer {
 		a = answer{err: retryable{a.err}}
 	}
 	l.unload(&a, p.memory.rules.vocabulary)
+	others := a.without(l.holds) // once they are settled, the riders are the releaser's
+	p.goAlone(len(l.holds), a.err != nil)
 	_, entries := p.settle(l.holds, &a)
 	p.remove(entries)
-	p.mu.Lock()
-	p.riding -= len(l.holds)
-	if a.err != nil {
-		p.aloneUntil = p.now() + ridePause
-	}
-	p.mu.Unlock()
 	if a.err != nil {
 		p.wake()
 	}
-	if a.partly {
-		return a.without(l.holds)
-	}
-	return a
+	return others
 }
 
-// without is what an answer about a part says to somebody who did not send some of the spans.
+// goAlone counts riders that have arrived, and stops riding for a while after a refusal.
+func (p *identityProcessor) goAlone(arrived int, refused bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.riding -= arrived
+	if refused {
+		p.aloneUntil = p.now() + ridePause
+	}
+}
+
+// without is what an answer says to somebody who did not send some of the spans.
 func (a *answer) without(holds []*hold) answer {
+	if !a.partly {
+		return *a
+	}
 	others, left := map[spanKey]bool{}, ptrace.NewTraces()
 	for _, h := range holds {
 		others[idOf(h.span)] = true

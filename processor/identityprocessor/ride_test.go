@@ -2,6 +2,7 @@ package identityprocessor
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -162,7 +163,7 @@ func TestBatchWithRidersRefusedForGood(t *testing.T) {
 // partial takes all but what is named.
 type partial struct {
 	*refusingSink
-	refuses map[string]bool
+	refuses atomic.Pointer[[]string]
 }
 
 func (s *partial) ConsumeTraces(ctx context.Context, batch ptrace.Traces) error {
@@ -171,7 +172,7 @@ func (s *partial) ConsumeTraces(ctx context.Context, batch ptrace.Traces) error 
 	batch.CopyTo(rest)
 	keep := func(from ptrace.Traces, refused bool) {
 		from.ResourceSpans().RemoveIf(func(rs ptrace.ResourceSpans) bool {
-			rs.ScopeSpans().At(0).Spans().RemoveIf(func(span ptrace.Span) bool { return s.refuses[span.Name()] != refused })
+			rs.ScopeSpans().At(0).Spans().RemoveIf(func(span ptrace.Span) bool { return slices.Contains(*s.refuses.Load(), span.Name()) != refused })
 			return rs.ScopeSpans().At(0).Spans().Len() == 0
 		})
 	}
@@ -200,14 +201,13 @@ func TestPartOfABatchWithRidersIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, nil)
-				sink := &partial{b.sink, map[string]bool{}}
+				sink := &partial{refusingSink: b.sink}
+				sink.refuses.Store(new([]string))
 				b.next = sink
 				b.send(t, unknown(2, 1), unknown(3, 1))
-				for _, name := range test.refuses {
-					sink.refuses[name] = true
-				}
+				sink.refuses.Store(&test.refuses)
 				err := b.give(context.Background(), known(1, 0), known(9, 0).in(2), unknown(7, 6).in(3))
-				sink.refuses = nil
+				sink.refuses.Store(new([]string))
 				var part consumererror.Traces
 				if test.again == nil {
 					require.NoError(t, err)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 from opentelemetry import trace as trace_api
 from opentelemetry._logs import LogRecord, NoOpLogger, get_logger, get_logger_provider
 from opentelemetry._logs import _internal as logs_api
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import (
     _SUPPRESS_HTTP_INSTRUMENTATION_KEY,
     Context,
@@ -176,6 +177,13 @@ def stamp_any(span: trace_api.Span, attributes: Mapping[str, Scalar]) -> None:
         stamp(span, attributes)
     else:
         span.set_attributes(attributes)
+
+
+def renew_locks(span: Span) -> None:
+    """Give a span, in a forked process, locks that no thread of the parent holds."""
+    span._lock = threading.Lock()
+    if isinstance(span._attributes, BoundedAttributes):
+        span._attributes._lock = threading.Lock()
 
 
 def held_attributes(span: Span) -> object:

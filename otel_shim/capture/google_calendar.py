@@ -166,7 +166,7 @@ class GoogleCalendar(Locked):
 
     @guarded(default=None)
     def _watch(self, request: Any) -> Watched | None:
-        span = calendar_requests.begin(self._recorder, request.method, request.uri, request)
+        span = calendar_requests.start(self._recorder, request.method, request.uri, request)
         return Watched(request, span) if span is not None else None
 
     @guarded(default=None)

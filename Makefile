@@ -117,9 +117,9 @@ bench-jobs: setup ## What a job's instrumentation takes of CPU time, against 150
 	@$(RUN) python -m benchmarks.jobs
 
 .PHONY: bench-calendar
-bench-calendar: setup ## CPU that the launcher adds to a synchronisation of 1 000 events (ROUNDS=15)
+bench-calendar: setup ## CPU that the launcher adds to a synchronisation of 1 000 events (ROUNDS=15 TOGETHER=5)
 	@UV_PROJECT_ENVIRONMENT=$(ENVS)/calendar $(SYNC) --no-default-groups --group calendar
-	@ROUNDS=$(or $(ROUNDS),15) $(ENVS)/calendar/bin/python -m benchmarks.calendar
+	@ROUNDS=$(or $(ROUNDS),15) TOGETHER=$(or $(TOGETHER),5) $(ENVS)/calendar/bin/python -m benchmarks.calendar
 
 .PHONY: bench-processor
 bench-processor: setup ## What completing identity costs a Collector, beside other processors (SPANS=500000, ONLY=alone,held,whole,delays)

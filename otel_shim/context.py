@@ -30,8 +30,9 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace import Span as ApiSpan
 
-from otel_shim import _sdk_compat, attributes
+from otel_shim import _sdk_compat, attributes, locks
 from otel_shim import _semconv as semconv
+from otel_shim._guard import guarded
 from otel_shim.model import NOBODY, Identity, Scalar
 from otel_shim.peers import Trust
 
@@ -198,6 +199,14 @@ class LocalRoot:
         self.binding = threading.RLock()
         """Held from the look at what is bound to the change of it; spans start without it."""
 
+    def renew_locks(self) -> None:
+        """Take locks that nobody holds, and give such to the open spans."""
+        self._lock = threading.Lock()
+        self.binding = threading.RLock()
+        for ref in self._open:
+            if (span := ref()) is not None:
+                _sdk_compat.renew_locks(span)
+
     def is_job(self, span: Span, actor: Identity) -> None:
         """Turn out to be a run of a job, as its span starts: that is the actor unless another is named."""
         with self.binding:
@@ -349,6 +358,17 @@ def settle(span: Span, place: Place) -> None:
 def place_of(span: ApiSpan | None) -> Place | None:
     """Where a span stands; None for one that is not recorded here."""
     return cast("Place | None", getattr(span, _PLACE, None))
+
+
+@guarded(default=None)
+def _renew_locks() -> None:
+    """In a forked process, of the work that it was forked in: all other work is its parent's."""
+    place = place_of(get_current_span())
+    if place is not None:
+        place.root.renew_locks()
+
+
+locks.in_children(_renew_locks)
 
 
 def governing(context: Context | None = None) -> Scope | None:

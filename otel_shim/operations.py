@@ -21,7 +21,7 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import Span, Status, StatusCode
 
 from otel_shim import _semconv as semconv
-from otel_shim import context, counters, jobs, schedule, sources
+from otel_shim import context, counters, jobs, locks, schedule, sources
 from otel_shim._guard import guarded, logger
 from otel_shim.heartbeats import Declaration
 from otel_shim.jobs import Run, Work
@@ -64,6 +64,14 @@ _entered: ContextVar[tuple[_Entry, ...]] = ContextVar("otel_shim_entered", defau
 """The blocks that this task or thread is in: one object may be entered by many at once."""
 _settling = threading.Lock()
 """Never waited for: the garbage collector may close a generator while this thread holds it."""
+
+
+def _renew_settling() -> None:
+    global _settling
+    _settling = threading.Lock()
+
+
+locks.in_children(_renew_settling)
 
 
 def _still_open() -> tuple[_Entry, ...]:
@@ -124,11 +132,11 @@ class Operation:
         Which one that was nobody can tell while others are inside of the same object. It waits until all
         that are open were left, and ends nobody else's.
         """
-        while self._left and _settling.acquire(blocking=False):
+        while self._left and (settling := _settling).acquire(blocking=False):
             try:
                 again = self._settle()
             finally:
-                _settling.release()
+                settling.release()
             if not again:
                 break
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 import time
 import urllib.parse
 import urllib.request
@@ -26,6 +25,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from otel_shim import environment_variables as env
 from otel_shim import wiring
+from otel_shim.locks import Locked
 
 PATH = "/v1/ops/monitoring/operational-summary"
 WITHIN_SECONDS = 2.0
@@ -167,12 +167,12 @@ def router(
     return routes
 
 
-class _Latest:
+class _Latest(Locked):
     """The latest answer; asked for by many at once, it is made once."""
 
     def __init__(self, make: Callable[[], Summary]) -> None:
+        super().__init__()
         self._make = make
-        self._lock = threading.Lock()
         self._until = 0.0
         self._summary: Summary | None = None
 

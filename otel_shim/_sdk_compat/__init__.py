@@ -10,6 +10,7 @@ import functools
 import logging
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple, cast
 from opentelemetry import trace as trace_api
 from opentelemetry._logs import LogRecord, NoOpLogger, get_logger, get_logger_provider
 from opentelemetry._logs import _internal as logs_api
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import (
     _SUPPRESS_HTTP_INSTRUMENTATION_KEY,
     Context,
@@ -26,6 +28,7 @@ from opentelemetry.context import (
 )
 from opentelemetry.instrumentation.log_utils import std_to_otel
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk._configuration import _OTelSDKConfigurator as SDKConfigurator
@@ -36,7 +39,13 @@ from opentelemetry.sdk._logs.export import (
     SimpleLogRecordProcessor,
 )
 from opentelemetry.sdk._shared_internal import BatchProcessor
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import (
+    AlignedHistogramBucketExemplarReservoir,
+    AlwaysOffExemplarFilter,
+    AlwaysOnExemplarFilter,
+    MeterProvider,
+    TraceBasedExemplarFilter,
+)
 from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_attributes
 from opentelemetry.sdk.metrics._internal.aggregation import (
     _DEFAULT_EXPLICIT_BUCKET_HISTOGRAM_AGGREGATION_BOUNDARIES as _DEFAULT_BOUNDARIES,
@@ -165,6 +174,12 @@ def stamp(span: Span, attributes: Mapping[str, Scalar]) -> None:
     return None
 
 
+def wants_http_spans() -> bool:
+    """``is_http_instrumentation_enabled``, which in the other order finds out last what a calendar's requests need first."""
+    suppressed = get_current().get(_SUPPRESS_HTTP_INSTRUMENTATION_KEY)
+    return not suppressed and is_instrumentation_enabled()
+
+
 def without_http_spans(context: Context) -> Context:
     """A context in which instrumentors of HTTP clients make no spans; the public way is a block only."""
     return set_value(_SUPPRESS_HTTP_INSTRUMENTATION_KEY, True, context)
@@ -176,6 +191,13 @@ def stamp_any(span: trace_api.Span, attributes: Mapping[str, Scalar]) -> None:
         stamp(span, attributes)
     else:
         span.set_attributes(attributes)
+
+
+def renew_locks(span: Span) -> None:
+    """Give a span, in a forked process, locks that no thread of the parent holds."""
+    span._lock = threading.Lock()
+    if isinstance(span._attributes, BoundedAttributes):
+        span._attributes._lock = threading.Lock()
 
 
 def held_attributes(span: Span) -> object:
@@ -418,6 +440,11 @@ class _Measured(NamedTuple):
     attributes: Mapping[str, Any]
 
 
+_NOTHING: Mapping[str, Any] = {}
+_BY_CONTEXT = (AlwaysOffExemplarFilter, AlwaysOnExemplarFilter, TraceBasedExemplarFilter)
+"""Filters of examples that look at the context only, and not at the value."""
+
+
 class Series:
     """One series of a histogram or counter, found once.
 
@@ -446,6 +473,32 @@ class Series:
         for aggregation in found:
             aggregation.aggregate(measurement, sampled)
 
+    def record_all(self, values: Sequence[float], context: Context) -> None:
+        """Record finite values of one point of the program, as ``record`` does each; what is the same is asked once."""
+        for value in values[:1]:
+            self.record(value, _NOTHING, context)  # after which the series is there
+        rest = values[1:]
+        if not rest or not self._record_alike(rest, context):
+            for value in rest:
+                self.record(value, _NOTHING, context)
+
+    def _record_alike(self, values: Sequence[float], context: Context) -> bool:
+        """Record them with one decision on whether they are examples; false where each needs its own."""
+        found = self._aggregations()
+        if not found or None in found:
+            return False
+        instrument, now = self._instrument, time.time_ns()
+        decides = instrument._measurement_consumer._sdk_config.exemplar_filter
+        if type(decides) not in _BY_CONTEXT:
+            return False
+        sampled = decides.should_sample(values[0], now, _NOTHING, context)
+        for aggregation in found:
+            examples = _kept_examples(aggregation, values) if sampled else ()
+            for place, value in enumerate(values):
+                measurement: Any = _Measured(value, now, instrument, context, _NOTHING)
+                aggregation.aggregate(measurement, place in examples)
+        return True
+
     def _aggregations(self) -> list[Any]:
         consumer = getattr(self._instrument, "_measurement_consumer", None)
         storages = getattr(consumer, "_reader_storages", None)
@@ -455,6 +508,16 @@ class Series:
             self._places = _places(self._instrument, self._labels, storages.values())
             self._storages = storages
         return [match._attributes_aggregation.get(key) for match, key in self._places]
+
+
+def _kept_examples(aggregation: Any, values: Sequence[float]) -> Collection[int]:
+    """The places of those values that are worth offering as examples: of each bucket the last is kept."""
+    if type(aggregation._reservoir) is not AlignedHistogramBucketExemplarReservoir:
+        return range(len(values))
+    boundaries = aggregation._boundaries
+    return set(
+        {bisect_left(boundaries, value): place for place, value in enumerate(values)}.values()
+    )
 
 
 def _places(

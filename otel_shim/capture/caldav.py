@@ -9,10 +9,11 @@ of its own (``fake-…``): no HTTP request shows that, so it is read off the tok
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
     BaseInstrumentor,
@@ -24,6 +25,7 @@ from otel_shim import calendars, feeds
 from otel_shim._guard import guarded
 from otel_shim.capture.patches import Patches
 from otel_shim.signals import calendar_logs, calendar_requests
+from otel_shim.signals.calendar_requests import AnyRequest, Asked, Counted
 from otel_shim.signals.calendars import Recorder, Running, recorder, running_now
 
 _PROVIDER = semconv.SAAS_CALENDAR_PROVIDER_CALDAV
@@ -61,6 +63,14 @@ class CaldavInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _uninstrument(self, **kwargs: Any) -> None:
         self._patches.remove()
+
+
+class Crowd(NamedTuple):
+    """A crowded synchronisation, of which a request by a client ``began`` by ``time.perf_counter``."""
+
+    running: Running
+    client: Any
+    began: float
 
 
 class Caldav:
@@ -122,6 +132,37 @@ class Caldav:
         self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """One HTTP request of the sync client."""
+        running = calendar_requests.crowd_now()
+        if running is None:
+            return self._traced(wrapped, client, args, kwargs)
+        began = time.perf_counter()
+        try:
+            response = wrapped(*args, **kwargs)
+        except BaseException as error:
+            self._lost(Crowd(running, client, began), error, *args, **kwargs)
+            raise
+        self._counted(Crowd(running, client, began), response, *args, **kwargs)
+        return response
+
+    async def async_request(
+        self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """One HTTP request of the async client, over whichever library."""
+        running = calendar_requests.crowd_now()
+        if running is None:
+            return await self._async_traced(wrapped, client, args, kwargs)
+        began = time.perf_counter()
+        try:
+            response = await wrapped(*args, **kwargs)
+        except BaseException as error:
+            self._lost(Crowd(running, client, began), error, *args, **kwargs)
+            raise
+        self._counted(Crowd(running, client, began), response, *args, **kwargs)
+        return response
+
+    def _traced(
+        self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         request = self._begin_request(client, *args, **kwargs)
         if request is None:
             return wrapped(*args, **kwargs)
@@ -130,10 +171,9 @@ class Caldav:
         self._answered(request, response, args, kwargs)
         return response
 
-    async def async_request(
+    async def _async_traced(
         self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """One HTTP request of the async client, over whichever library."""
         request = self._begin_request(client, *args, **kwargs)
         if request is None:
             return await wrapped(*args, **kwargs)
@@ -145,25 +185,47 @@ class Caldav:
     @guarded(default=None)
     def _begin_request(
         self, client: Any, url: Any, method: str = "GET", *_: Any, **__: Any
-    ) -> calendar_requests.AnyRequest | None:
-        address = str(url)
-        if "//" not in address:
-            address = str(client.url)
-        return calendar_requests.begin(self._recorder, method, address, client)
+    ) -> AnyRequest | None:
+        return calendar_requests.start(self._recorder, method, _address(client, url), client)
 
     @guarded(default=None)
     def _answered(
-        self,
-        request: calendar_requests.AnyRequest,
-        response: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        self, request: AnyRequest, response: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         request.answered(response.status, _received(response))
         if (running := running_now()) is not None:
             _look_for_page(running, response, args[1] if len(args) > 1 else kwargs.get("method"))
+        self._look_for_conflict(response, args, kwargs)
+
+    def _look_for_conflict(
+        self, response: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         if response.status == 412 and _conditional(*args, **kwargs):
             self._recorder.conflict(_PROVIDER)
+
+    @guarded(default=None)
+    def _counted(
+        self, crowd: Crowd, response: Any, url: Any, method: str = "GET", *rest: Any, **named: Any
+    ) -> None:
+        """A request of a crowded synchronisation was answered; there may be thousands, so of a good one little is done."""
+        running, client, began = crowd
+        seconds, status = time.perf_counter() - began, response.status
+        if status < 400:
+            running.count((method, url, client, status, seconds), _received(response))
+            return _look_for_page(running, response, method)
+        self._in_crowd(crowd, url, method).answered(status, _received(response))
+        return self._look_for_conflict(response, (url, method, *rest), named)
+
+    @guarded(default=None)
+    def _lost(
+        self, crowd: Crowd, error: BaseException, url: Any, method: str = "GET", *_: Any, **__: Any
+    ) -> None:
+        """A request of a crowded synchronisation had no answer."""
+        self._in_crowd(crowd, url, method).failed(error)
+
+    def _in_crowd(self, crowd: Crowd, url: Any, method: str) -> Counted:
+        asked = Asked(method, _address(crowd.client, url))
+        return Counted(self._recorder, asked, crowd.running, crowd.began)
 
     def sleeps(
         self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -248,6 +310,12 @@ def _truncated(result: Any) -> bool:
 
 def _deleted(result: Any) -> Collection[Any]:
     return getattr(result, "deleted_urls", ())
+
+
+def _address(client: Any, url: Any) -> str:
+    """The address of a request; one without a server is the client's."""
+    text = str(url)
+    return text if "//" in text else str(client.url)
 
 
 def _received(response: Any) -> int:

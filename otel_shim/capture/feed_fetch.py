@@ -5,7 +5,6 @@ The clients differ little in their responses; what differs is asked for here.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from otel_shim import _semconv as semconv
 from otel_shim import calendars, feeds
 from otel_shim._guard import guarded
 from otel_shim.calendars import Items
+from otel_shim.locks import Locked
 from otel_shim.signals.calendar_requests import Request
 from otel_shim.signals.calendar_successes import Key
 from otel_shim.signals.calendars import Running
@@ -50,13 +50,13 @@ class Known:
 NOTHING = Known()
 
 
-class Memory:
+class Memory(Locked):
     """What feeds were like when they were last read, for each organisation: its copy is its own."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._known: OrderedDict[Key, Known] = OrderedDict()
         self._items = 0
-        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._known)

@@ -11,7 +11,6 @@ https://developers.google.com/workspace/calendar/api/guides/sync
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
@@ -31,6 +30,7 @@ from otel_shim._guard import guarded
 from otel_shim.calendars import Items
 from otel_shim.capture.patches import Patches
 from otel_shim.capture.unfinished import SECONDS, Unfinished, conclude_at_exit
+from otel_shim.locks import Locked
 from otel_shim.signals import calendar_logs, calendar_requests
 from otel_shim.signals.calendar_requests import AnyRequest
 from otel_shim.signals.calendar_successes import Key
@@ -104,15 +104,15 @@ class Page(NamedTuple):
         return _SINCE in self.named and "nextSyncToken" not in found
 
 
-class GoogleCalendar:
+class GoogleCalendar(Locked):
     """The wrapper around ``HttpRequest.execute``."""
 
     def __init__(self, recorder: Recorder, seconds: float = SECONDS) -> None:
+        super().__init__()
         self._recorder = recorder
         self._unfinished: Unfinished[Listing] = Unfinished(Listing.abandoned, seconds)
         self._seen: OrderedDict[Key, bool] = OrderedDict()
         """Calendars that were listed, and whether their token has been lost since."""
-        self._lock = threading.Lock()
 
     def finish(self) -> None:
         """Conclude what no further page was asked for."""
@@ -166,7 +166,7 @@ class GoogleCalendar:
 
     @guarded(default=None)
     def _watch(self, request: Any) -> Watched | None:
-        span = calendar_requests.begin(self._recorder, request.method, request.uri, request)
+        span = calendar_requests.start(self._recorder, request.method, request.uri, request)
         return Watched(request, span) if span is not None else None
 
     @guarded(default=None)

@@ -17,10 +17,7 @@ from opentelemetry import metrics, propagate, trace
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
     BaseInstrumentor,
 )
-from opentelemetry.instrumentation.utils import (
-    is_http_instrumentation_enabled,
-    suppress_http_instrumentation,
-)
+from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.semconv.attributes.http_attributes import (
     HTTP_REQUEST_METHOD,
@@ -32,6 +29,7 @@ from opentelemetry.semconv.attributes.url_attributes import URL_FULL, URL_SCHEME
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.util.http import get_excluded_urls, redact_url, sanitize_method
 
+from otel_shim import _sdk_compat
 from otel_shim._guard import guarded
 from otel_shim.capture.patches import Patches
 from otel_shim.model import Scalar
@@ -79,7 +77,7 @@ class Niquests:
         self, wrapped: Any, _session: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """``Session.send``."""
-        request = self._begin(*args, **kwargs)
+        request = self._begin(*args, **kwargs) if _sdk_compat.wants_http_spans() else None
         if request is None:
             return wrapped(*args, **kwargs)
         with request:
@@ -91,7 +89,7 @@ class Niquests:
         self, wrapped: Any, _session: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """``AsyncSession.send``."""
-        request = self._begin(*args, **kwargs)
+        request = self._begin(*args, **kwargs) if _sdk_compat.wants_http_spans() else None
         if request is None:
             return await wrapped(*args, **kwargs)
         with request:
@@ -101,10 +99,8 @@ class Niquests:
 
     @guarded(default=None)
     def _begin(self, request: Any, **_: Any) -> Request | None:
-        """Start a request; None where it is part of one, or nothing is to be recorded."""
-        if not is_http_instrumentation_enabled() or self._excluded.url_disabled(request.url):
-            return None
-        return Request(self, request)
+        """Start a request; None where nothing is to be recorded of its address."""
+        return None if self._excluded.url_disabled(request.url) else Request(self, request)
 
 
 class Request:

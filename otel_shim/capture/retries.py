@@ -212,6 +212,8 @@ def _logins(response: Any) -> int:
 class Tries:
     """What urllib3 does for one request: each attempt is an ``urlopen`` inside of the one before."""
 
+    __slots__ = ("attempts", "exhausted", "failed_at", "pool", "reason", "waited")
+
     def __init__(self, pool: Any) -> None:
         self.pool = pool
         self.attempts = 1
@@ -222,35 +224,52 @@ class Tries:
 
 
 class Pools:
-    """Connection pools of urllib3, sync and async."""
+    """Connection pools of urllib3, sync and async.
+
+    The pool whose ``urlopen`` is at work is noted, and what it tries once something has failed: of a request
+    that is answered at once nothing else is done.
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._tries: ContextVar[Tries | None] = ContextVar("otel_shim_tries", default=None)
+        self._at_work: ContextVar[Any] = ContextVar("otel_shim_tries", default=None)
+        """A pool, or its ``Tries``."""
 
     def opened(self, wrapped: Any, pool: Any, args: Any, kwargs: Any) -> Any:
         """``HTTPConnectionPool.urlopen``."""
-        if self._again(pool):
+        outer = self._at_work.get()
+        if outer is not None:
+            if type(outer) is Tries:
+                self._again(outer, pool)
             return wrapped(*args, **kwargs)
-        tries = self._first(pool)
+        self._at_work.set(pool)
         try:
             return wrapped(*args, **kwargs)
         finally:
-            self._over(tries)
+            tries = self._at_work.get()
+            self._at_work.set(None)
+            if type(tries) is Tries:
+                self._over(tries)
 
     async def async_opened(self, wrapped: Any, pool: Any, args: Any, kwargs: Any) -> Any:
         """``AsyncHTTPConnectionPool.urlopen``."""
-        if self._again(pool):
+        outer = self._at_work.get()
+        if outer is not None:
+            if type(outer) is Tries:
+                self._again(outer, pool)
             return await wrapped(*args, **kwargs)
-        tries = self._first(pool)
+        self._at_work.set(pool)
         try:
             return await wrapped(*args, **kwargs)
         finally:
-            self._over(tries)
+            tries = self._at_work.get()
+            self._at_work.set(None)
+            if type(tries) is Tries:
+                self._over(tries)
 
     def failed(self, wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
         """``Retry.increment``: an attempt failed; raises where there are to be no more."""
-        tries = self._tries.get()
+        tries = self._tries()
         if tries is not None:
             _fail(tries, *args[2:4], **kwargs)
         try:
@@ -260,33 +279,31 @@ class Pools:
                 tries.exhausted = True
             raise
 
-    @guarded(default=False)
-    def _again(self, pool: Any) -> bool:
-        """Whether this is inside of another one; of the same pool it is another attempt, unless redirected."""
-        tries = self._tries.get()
-        if tries is None:
-            return False
+    @guarded(default=None)
+    def _tries(self) -> Tries | None:
+        """What the pool at work tries; None outside of any, and of an exporter's own request."""
+        found = self._at_work.get()
+        if found is None or isinstance(found, Tries):
+            return found
+        if not is_instrumentation_enabled():
+            return None
+        tries = Tries(found)
+        self._at_work.set(tries)
+        return tries
+
+    @guarded(default=None)
+    def _again(self, tries: Tries, pool: Any) -> None:
+        """An ``urlopen`` inside of another: of the same pool it is another attempt, unless redirected."""
         if tries.pool is pool and tries.failed_at is not None:
             seconds = time.perf_counter() - tries.failed_at
             tries.failed_at = None
             tries.attempts += 1
             tries.waited += seconds
             self._recorder.waits(str(pool.host), seconds, tries.reason)
-        return True
 
     @guarded(default=None)
-    def _first(self, pool: Any) -> Tries | None:
-        if not is_instrumentation_enabled():  # an exporter's own request
-            return None
-        tries = Tries(pool)
-        self._tries.set(tries)
-        return tries
-
-    @guarded(default=None)
-    def _over(self, tries: Tries | None) -> None:
-        if tries is None:
-            return
-        self._tries.set(None)
+    def _over(self, tries: Tries) -> None:
+        """Tell of it where there were several attempts."""
         if tries.attempts > 1:
             succeeded = not tries.exhausted
             span = trace.get_current_span()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
@@ -22,6 +21,7 @@ from otel_shim._guard import guarded
 from otel_shim.calendars import Items, Synchronisation
 from otel_shim.heartbeats import Declaration
 from otel_shim.jobs import Course, Run, Work
+from otel_shim.locks import Locked
 from otel_shim.signals import calendars
 from otel_shim.signals.calendar_successes import Key
 
@@ -30,14 +30,14 @@ _MOST_READ = 1 << 20
 _Ids = tuple[int, ...]
 
 
-class Hearing:
+class Hearing(Locked):
     """What one horse tells, from its fork to its end; taken in by whichever thread asks."""
 
     def __init__(self, pipe: int) -> None:
+        super().__init__()
         self._pipe: int | None = pipe
         self._rest = b""
         self._at_work: dict[_Ids, Work] = {}
-        self._lock = threading.Lock()
 
     @guarded(default=None)
     def listen(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from otel_shim.capture.scheduled import RunTimes
 from otel_shim.capture.scheduled_runs import described, run_of
 from otel_shim.heartbeats import Declaration, heartbeats
 from otel_shim.jobs import Course, Run
+from otel_shim.locks import Locked
 from otel_shim.signals import jobs as job_metrics
 
 _EXECUTORS = "apscheduler.executors"
@@ -145,11 +145,11 @@ def _lost(run: Run, error: BaseException) -> None:
     jobs.took_place(run, course)
 
 
-class _Pending:
+class _Pending(Locked):
     """The runs of an executor that are not over, by their job."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        super().__init__()
         self._times: dict[str, list[RunTimes]] = {}
 
     def add(self, job_id: str, times: RunTimes) -> None:
@@ -172,11 +172,11 @@ class _Pending:
 _NOTHING_PENDING = _Pending()
 
 
-class _Links:
+class _Links(Locked):
     """Which span asked for a job that runs once; the newest ten thousand."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        super().__init__()
         self._spans: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
 
     def note(self, job_id: str, span: SpanContext) -> None:

@@ -7,15 +7,13 @@ alike as they are, are only counted and measured.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import MutableMapping
 from contextvars import Token
 from typing import NamedTuple, cast
-from urllib.parse import urlsplit
 
 from opentelemetry import propagate
-from opentelemetry.context import Context, attach, create_key, get_current, get_value, set_value
+from opentelemetry.context import Context, attach, create_key, get_current, set_value
 from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.semconv.attributes.http_attributes import (
@@ -28,23 +26,13 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_
 
 from otel_shim import _sdk_compat, calendars, context
 from otel_shim._guard import guarded
+from otel_shim.addresses import OTHER, method_of, target
 from otel_shim.model import Scalar
-from otel_shim.signals.calendars import Exchanged, Recorder, Running, clock, running_now
+from otel_shim.signals.calendars import Answered, Exchanged, Recorder, Running, clock, running_now
 
 MOST_SPANS = 20
 """Requests of one synchronisation that have spans although they succeed."""
 _REQUEST = create_key("otel-shim-calendar-request")
-_PORTS = {"http": 80, "https": 443}
-_REDACTED = "/REDACTED"
-# RFC 9110 and 5789; RFC 4918 (WebDAV), 3253 (REPORT), 4791 (MKCALENDAR), 3744 (ACL), 5323 (SEARCH).
-_METHODS = frozenset(
-    {
-        *("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"),
-        *("PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK"),
-        *("REPORT", "MKCALENDAR", "ACL", "SEARCH"),
-    }
-)
-_OTHER = "_OTHER"
 
 
 class Asked(NamedTuple):
@@ -52,32 +40,6 @@ class Asked(NamedTuple):
 
     method: str
     url: str
-
-
-class Target(NamedTuple):
-    """What may be said of an address: its server, and that there was a path."""
-
-    scheme: str
-    host: str
-    port: int | None
-    shown: str
-
-
-def target(url: str) -> Target:
-    """What may be said of an address: no login, path, query and fragment."""
-    parts = urlsplit(url)
-    has_path = parts.path not in ("", "/") or bool(parts.query)
-    return _target(parts.scheme or "http", parts.netloc, has_path)
-
-
-@functools.lru_cache(256)
-def _target(scheme: str, netloc: str, has_path: bool) -> Target:
-    parts = urlsplit(f"//{netloc}")
-    host, port = parts.hostname or "", parts.port
-    named = f"[{host}]" if ":" in host else host
-    shown = f":{port}" if port is not None else ""
-    address = f"{scheme}://{named}{shown}{_REDACTED if has_path else '/'}"
-    return Target(scheme, host, port or _PORTS.get(scheme), address)
 
 
 class Request:
@@ -99,7 +61,7 @@ class Request:
         self._began = time.perf_counter() if began is None else began
         self._recorder = recorder
         self._running = running
-        self._method = _known(asked.method)
+        self._method = method_of(asked.method)
         self._target = target(asked.url)
         self._open = True
         self._token: Token[Context] | None = None
@@ -117,7 +79,7 @@ class Request:
         if self._target.port is not None:
             attributes[SERVER_PORT] = self._target.port
         return self._recorder.tracer.start_span(
-            self._method if self._method != _OTHER else "HTTP",
+            self._method if self._method != OTHER else "HTTP",
             kind=SpanKind.CLIENT,
             attributes=attributes,
             start_time=clock(self._began),
@@ -171,7 +133,7 @@ class Request:
         scheme, host, port, _ = self._target
         exchanged = Exchanged(self._method, scheme, host, port, status, error)
         at = span if span is not None or running is None else running.span
-        self._recorder.requested(exchanged, seconds, at)
+        self._recorder.requested(exchanged, (seconds,), at)
 
 
 class Counted:
@@ -179,9 +141,11 @@ class Counted:
 
     __slots__ = ("_asked", "_began", "_recorder", "_running")
 
-    def __init__(self, recorder: Recorder, asked: Asked, running: Running) -> None:
+    def __init__(
+        self, recorder: Recorder, asked: Asked, running: Running, began: float | None = None
+    ) -> None:
         self._recorder, self._asked, self._running = recorder, asked, running
-        self._began = time.perf_counter()
+        self._began = time.perf_counter() if began is None else began
 
     def __enter__(self) -> Counted:
         return self
@@ -190,15 +154,13 @@ class Counted:
         if error is not None:
             self.failed(error)
 
-    @guarded(default=None)
     def answered(self, status: int, received: int) -> None:
-        """The server answered, with so many bytes of a body."""
+        """The server answered, with so many bytes of a body; stands under the guard of who says so."""
         if status >= 400:
             return self._request().answered(status, received)
         seconds = time.perf_counter() - self._began
-        scheme, host, port, _ = target(self._asked.url)
-        exchanged = Exchanged(_known(self._asked.method), scheme, host, port, status, None)
-        return self._running.count(exchanged, seconds, received)
+        answered: Answered = (self._asked.method, self._asked.url, None, status, seconds)
+        return self._running.count(answered, received)
 
     @guarded(default=None)
     def failed(self, error: BaseException) -> None:
@@ -213,10 +175,6 @@ AnyRequest = Request | Counted
 """With a span or without."""
 
 
-def _known(method: str) -> str:
-    return method if method in _METHODS else _OTHER
-
-
 def _conclude(span: Span, status: int | None, error: str | None) -> None:
     if status is not None:
         span.set_attribute(HTTP_RESPONSE_STATUS_CODE, status)
@@ -228,7 +186,8 @@ def _conclude(span: Span, status: int | None, error: str | None) -> None:
 
 def in_request(at: Context | None = None) -> bool:
     """Whether a point of the program is in the middle of a synchronisation, or of a request to a calendar."""
-    return running_now(at) is not None or get_value(_REQUEST, at) is not None
+    at = get_current() if at is None else at
+    return running_now(at) is not None or at.get(_REQUEST) is not None
 
 
 def crowded(running: Running) -> bool:
@@ -236,9 +195,14 @@ def crowded(running: Running) -> bool:
     return running.requests >= MOST_SPANS
 
 
-@guarded(default=None)
-def begin(recorder: Recorder, method: str, url: str, client: object) -> AnyRequest | None:
-    """Start a request; None where nothing is to be recorded.
+def crowd_now() -> Running | None:
+    """The synchronisation at work here, if it is such a one."""
+    running = running_now()
+    return running if running is not None and running.requests >= MOST_SPANS else None
+
+
+def start(recorder: Recorder, method: str, url: str, client: object) -> AnyRequest | None:
+    """Start a request, under the guard of the caller; None where nothing is to be recorded.
 
     A request inside of one by the same client repeats it, after the server asked for a login (401).
     """
@@ -247,9 +211,13 @@ def begin(recorder: Recorder, method: str, url: str, client: object) -> AnyReque
     running = running_now(here)
     if running is not None and crowded(running):
         return Counted(recorder, asked, running)
-    outer = cast("Request | None", get_value(_REQUEST, here))
+    outer = cast("Request | None", here.get(_REQUEST))
     if outer is not None and outer.client is client:
         outer.answered(401, 0)
     elif running is None and not is_http_instrumentation_enabled():
         return None
     return Request(recorder, asked, client, running)
+
+
+begin = guarded(default=None)(start)
+"""The same, for callers who have more to do where it fails."""

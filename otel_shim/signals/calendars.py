@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 from opentelemetry import metrics, trace
-from opentelemetry.context import Context, attach, create_key, get_value, set_value
+from opentelemetry.context import Context, attach, create_key, get_current, set_value
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.metrics import CallbackOptions, Counter, MeterProvider, Observation
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
@@ -38,6 +38,7 @@ from opentelemetry.trace import (
 from otel_shim import _sdk_compat, calendars, context
 from otel_shim import _semconv as semconv
 from otel_shim._guard import guarded
+from otel_shim.addresses import method_of, target
 from otel_shim.calendars import Items, Synchronisation
 from otel_shim.model import Scalar
 from otel_shim.pseudonym import Pseudonymiser
@@ -98,6 +99,11 @@ class Exchanged(NamedTuple):
         found = zip(_LABELS, self, strict=True)
         return {key: value for key, value in found if value is not None}
 
+
+Answered = tuple[str, object, Any, int, float]
+"""A request that was answered well: method, address, the client by whose ``url`` one without a server is meant, status, seconds."""
+_TOGETHER = 256
+"""Requests without spans that are looked at together, when that code is in the processor's cache."""
 
 _LABELS = (
     *(HTTP_REQUEST_METHOD, URL_SCHEME, SERVER_ADDRESS, SERVER_PORT),
@@ -164,8 +170,8 @@ class Recorder:
         self._count_items(provider, Items(failed=count))
         _add_to_work(semconv.SAAS_CALENDAR_ITEMS_FAILED, count)
 
-    def requested(self, exchanged: Exchanged, seconds: float, span: Span | None) -> None:
-        """Record one HTTP request to a calendar, and the span that is to be its example."""
+    def requested(self, exchanged: Exchanged, seconds: Sequence[float], span: Span | None) -> None:
+        """Record how long HTTP requests to a calendar took that were alike, and the span that is to be their example."""
         series = self._series.get(exchanged)
         if series is None:
             named = self._named(exchanged)
@@ -173,7 +179,7 @@ class Recorder:
             if len(self._series) < _MOST_SERIES:
                 self._series[named] = series
         at = set_span_in_context(span, Context()) if span is not None else Context()
-        series.record(seconds, {}, at)
+        series.record_all(seconds, at)
 
     def _named(self, exchanged: Exchanged) -> Exchanged:
         """Customers may bring any number of servers: beyond some they have one name in metrics."""
@@ -265,7 +271,7 @@ class Running:
     __slots__ = (
         *("age", "calendar", "conflicts", "failed", "items", "key", "mode", "open", "page"),
         *("received", "requests", "span", "stale", "token_lost", "wait"),
-        *("_began", "_context", "_counted", "_hash", "_recorder"),
+        *("_began", "_context", "_answered", "_counted", "_hash", "_recorder"),
     )
 
     def __init__(
@@ -283,7 +289,8 @@ class Running:
         self.open = True
         self._recorder = recorder
         self._began = began
-        self._counted: list[tuple[Exchanged, float]] = []
+        self._answered: list[Answered] = []
+        self._counted: dict[Exchanged, list[float]] = {}
         inside = context.with_operation(OPERATION, set_span_in_context(span))
         inside = _sdk_compat.without_http_spans(inside)  # the requests have spans of ours
         self._context = set_value(_RUNNING, self, inside)
@@ -313,11 +320,20 @@ class Running:
             kind = calendars.NOT_A_CALENDAR
         self.end(kind)
 
-    def count(self, exchanged: Exchanged, seconds: float, received: int) -> None:
-        """Count a request that has no span; it is measured at the end, all together, which costs less."""
+    def count(self, answered: Answered, received: int) -> None:
+        """Count a request that has no span; they are measured at the end, together, which costs less."""
         self.requests += 1
         self.received += received
-        self._counted.append((exchanged, seconds))
+        self._answered.append(answered)
+        if len(self._answered) >= _TOGETHER:
+            self._sort()
+
+    def _sort(self) -> None:
+        """Put the requests that were answered alike together, and let their addresses go."""
+        answered, self._answered = self._answered, []
+        for each in answered:
+            if (alike := _exchanged(each)) is not None:
+                self._counted.setdefault(alike, []).append(each[-1])
 
     @property
     def delay(self) -> float | None:
@@ -339,8 +355,9 @@ class Running:
         if error is not None:
             self.span.set_status(Status(StatusCode.ERROR))
         at = time.perf_counter() if at is None else at
-        for exchanged, seconds in self._counted:
-            self._recorder.requested(exchanged, seconds, self.span)
+        self._sort()
+        for alike, taken in self._counted.items():
+            self._recorder.requested(alike, taken, self.span)
         self.span.end(clock(at))
         self._recorder.concluded(self.key, sync, at - self._began, self.span)
 
@@ -376,6 +393,15 @@ class Running:
         return _pseudonymiser.pseudonym(_PURPOSE, organisation, address), key
 
 
+@guarded(default=None)
+def _exchanged(answered: Answered) -> Exchanged:
+    """What is told of a request; nothing where its address is none."""
+    method, url, client, status, _ = answered
+    text = str(url)
+    scheme, host, port, _shown = target(text if "//" in text else str(client.url))
+    return Exchanged(method_of(method), scheme, host, port, status, None)
+
+
 def clock(moment: float) -> int:
     """Nanoseconds since 1970 of a moment of ``time.perf_counter``."""
     return time.time_ns() - int((time.perf_counter() - moment) * 1e9)
@@ -390,8 +416,8 @@ def organisation_now() -> str | None:
 
 def running_now(at: Context | None = None) -> Running | None:
     """The synchronisation that the current work, or a point of the program, is part of, while it goes on."""
-    found = cast("Running | None", get_value(_RUNNING, at))
-    return found if found is not None and found.open else None
+    found = (get_current() if at is None else at).get(_RUNNING)
+    return found if isinstance(found, Running) and found.open else None
 
 
 def _counter(meter: metrics.Meter, name: str) -> Counter:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.context import Context
-from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics import ExemplarFilter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     InMemoryMetricReader,
@@ -136,3 +136,41 @@ class Silent(MetricReader):
 
     def shutdown(self, timeout_millis: float = 0, **_: Any) -> None:
         pass
+
+
+MANY = (0.004, 0.2, 0.004, 3.0, 0.003, 0.0, 100.0, 0.2, 0.21)
+
+
+@pytest.mark.parametrize("context", [SAMPLED, Context()], ids=["sampled", "no trace"])
+@pytest.mark.parametrize("known", [False, True], ids=["new series", "known series"])
+def test_values_recorded_together(context: Context, known: bool) -> None:
+    """The same points and exemplars as one after the other, whether or not the series is there."""
+    together, one_by_one = Meter(ours=True), Meter(ours=True)
+    for meter in (together, one_by_one):
+        assert meter._series is not None
+        if known:
+            meter._series.record(0.1, {}, Context())
+    together._series.record_all(MANY, context)  # type: ignore[union-attr]
+    for value in MANY:
+        one_by_one._series.record(value, {}, context)  # type: ignore[union-attr]
+    (found,) = together.points()
+    assert [found] == one_by_one.points()
+    assert found["count"] == len(MANY) + known
+
+
+class _Large(ExemplarFilter):
+    """Examples are values above 1: a filter of the application's own."""
+
+    def should_sample(
+        self, value: float, time_unix_nano: int, attributes: Any, context: Context
+    ) -> bool:
+        return value > 1
+
+
+def test_a_filter_of_examples_sees_every_value() -> None:
+    """One that does not decide by the context is asked for each value."""
+    meter = Meter(ours=True)
+    meter.provider._measurement_consumer._sdk_config.exemplar_filter = _Large()
+    meter._series.record_all(MANY, SAMPLED)  # type: ignore[union-attr]
+    (point,) = meter.points()
+    assert sorted(value for value, *_ in point["exemplars"]) == [3.0, 100.0]

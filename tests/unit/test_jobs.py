@@ -420,7 +420,9 @@ def test_of_when_the_data_is(telemetry: Telemetry, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, "2026", 0, -1, float("nan"), float("inf"), 1 << 70, time.time() + 1e6]
+    "value",
+    [None, True, "2026", 0, -1, float("nan"), float("inf"), 1 << 70, time.time() + 1e6],
+    ids=["None", "True", "text", "0", "-1", "nan", "inf", "endless", "future"],
 )
 def test_recovery_points_that_are_none(telemetry: Telemetry, value: Any) -> None:
     """A time that is none, or has not come yet, is counted: nothing would ever be too old."""

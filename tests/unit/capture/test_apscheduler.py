@@ -363,7 +363,7 @@ def _cron(**fields: Any) -> CronTrigger:
         (_cron(day_of_week="mon-fri", hour="8-17", end_date="2099-01-01"), 62 * 3600.0 + 300, None),
         (AndTrigger([_cron(hour="8-17"), _cron(day_of_week="mon-fri")]), 62 * 3600.0 + 300, None),
         (AndTrigger([_cron(), IntervalTrigger(hours=2)]), None, None),
-        (DateTrigger(NOW), None, None),
+        (DateTrigger(datetime(2099, 1, 1, tzinfo=timezone.utc)), None, None),
     ],
     ids=str,
 )  # fmt: skip

@@ -57,7 +57,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import SpanContext
 
 from otel_shim._guard import logger
 from otel_shim.model import Scalar
@@ -261,14 +261,19 @@ def wrap_encoders(of_spans: Callable[[Any], Any], of_logs: Callable[[Any], Any])
     exporters.encode_logs = of_logs(exporters.encode_logs)
 
 
-def is_bare(span: ReadableSpan) -> bool:
-    """Whether a span has no events, links, status and drops; the public properties copy them."""
-    if type(span) is not ReadableSpan:
-        return False
-    more = span._events or span._links or span._status.description
-    unset = span._status.status_code is StatusCode.UNSET
-    dropped = span.dropped_attributes or span.dropped_events or span.dropped_links
-    return unset and not (more or dropped)
+def bare_links(span: ReadableSpan) -> Sequence[SpanContext] | None:
+    """What a span links to; None where it has what few spans have: events, a text of its status, drops.
+
+    The public properties copy all of it.
+    """
+    if type(span) is not ReadableSpan or span._events or span._status.description:
+        return None
+    if span.dropped_attributes or span.dropped_events or span.dropped_links:
+        return None
+    links = span._links or ()
+    if any(link.attributes or link.dropped_attributes for link in links):
+        return None
+    return [link.context for link in links]
 
 
 def attributes(span: ReadableSpan) -> Mapping[str, Any] | None:

@@ -20,7 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanContext, SpanKind
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
 from otel_shim import _sdk_compat
 from otel_shim._guard import guarded
@@ -33,7 +33,9 @@ _LONGEST = 256
 _FIELD_1, _FIELD_2 = b"\x0a", b"\x12"
 _ATTRIBUTES_OF_SPAN, _ATTRIBUTES_OF_LOG = b"\x4a", b"\x32"
 _TRACE_ID, _SPAN_ID, _PARENT_ID = b"\x0a\x10", b"\x12\x08", b"\x22\x08"
+_LINK = b"\x6a"
 _START_AND_END = struct.Struct("<BQBQ")
+_DOUBLE_OF_VALUE, _DOUBLE = 0x21, struct.Struct("<Bd")
 _START, _END = 0x39, 0x41
 _TIME, _OBSERVED, _ONE_TIME = 0x09, 0x59, struct.Struct("<BQ")
 _TRACE_ID_OF_LOG, _SPAN_ID_OF_LOG, _BODY = b"\x4a\x10", b"\x52\x08", b"\x2a"
@@ -83,8 +85,11 @@ class Kind(NamedTuple):
 def spans() -> Encoder:
     """An encoder of spans."""
     official = _sdk_compat.span_encoding()
-    same = functools.lru_cache(_REMEMBERED)(functools.partial(_name_kind_and_flags, official))
-    body = functools.partial(_span, official, same)
+    same = functools.lru_cache(_REMEMBERED)(
+        functools.partial(_name_kind_flags_and_status, official)
+    )
+    flags = [_flags_of_link(official, remote) for remote in (False, True)]
+    body = functools.partial(_span, official, same, flags)
     tag, attributes = _ATTRIBUTES_OF_SPAN, _sdk_compat.attributes
     return Encoder(Kind(official, tag, attributes, body, ResourceSpans, ScopeSpans))
 
@@ -136,32 +141,70 @@ class Encoder:
 
     def _attribute(self, key: str, value: Any) -> bytes:
         """One attribute as a field; nothing, after the official error, if it has no encoding."""
+        plain = _plain(value) if key and key.isascii() else None
+        if plain is not None:
+            pair = framed(_FIELD_1, key.encode("ascii")) + framed(_FIELD_2, plain)
+            return framed(self._kind.tag, pair)
         pairs = self._kind.official.attributes({key: value})
         return b"".join(framed(self._kind.tag, pair.SerializePartialToString()) for pair in pairs)
 
 
-def _span(official: _sdk_compat.Encoding, same: Callable[..., bytes], span: ReadableSpan) -> bytes:
+def _plain(value: Any) -> bytes | None:
+    """A value of the two kinds that differ from span to span, an id or a time; None for others."""
+    if type(value) is str and value.isascii():
+        return framed(_FIELD_1, value.encode("ascii"))
+    return _DOUBLE.pack(_DOUBLE_OF_VALUE, value) if type(value) is float else None
+
+
+def _span(
+    official: _sdk_compat.Encoding,
+    same: Callable[..., bytes],
+    flags: Sequence[bytes],
+    span: ReadableSpan,
+) -> bytes:
     """A span but for its attributes; by hand where it has no more than what every span has."""
     own, parent = span.get_span_context(), span.parent
-    if own is None or own.trace_state or not _sdk_compat.is_bare(span):
+    links = _sdk_compat.bare_links(span)
+    if own is None or own.trace_state or links is None:
         return _message(official, _Without(span))
     ids = [_TRACE_ID, own.trace_id.to_bytes(16, "big"), _SPAN_ID, own.span_id.to_bytes(8, "big")]
     if parent:
         ids += [_PARENT_ID, parent.span_id.to_bytes(8, "big")]
+    if links:
+        ids += [_link(flags, link) for link in links]
     times = _START_AND_END.pack(_START, span.start_time or 0, _END, span.end_time or 0)
-    name, remote = span.name, parent is not None and parent.is_remote
-    if len(name) > _LONGEST:
-        return b"".join([*ids, times, _name_kind_and_flags(official, name, span.kind, remote)])
-    return b"".join([*ids, times, same(name, span.kind, remote)])
+    remote = parent is not None and parent.is_remote
+    rest = span.name, span.kind, remote, span.status.status_code
+    if len(span.name) > _LONGEST:
+        return b"".join([*ids, times, _name_kind_flags_and_status(official, *rest)])
+    return b"".join([*ids, times, same(*rest)])
 
 
-def _name_kind_and_flags(
-    official: _sdk_compat.Encoding, name: str, kind: SpanKind, remote: bool
+def _link(flags: Sequence[bytes], to: SpanContext) -> bytes:
+    """A link without attributes; the official encoder writes no trace state either."""
+    ids = [_TRACE_ID, to.trace_id.to_bytes(16, "big"), _SPAN_ID, to.span_id.to_bytes(8, "big")]
+    return framed(_LINK, b"".join([*ids, flags[to.is_remote]]))
+
+
+def _flags_of_link(official: _sdk_compat.Encoding, remote: bool) -> bytes:
+    """What is the same for all bare links: their flags."""
+    context = _BARE_CONTEXTS[remote]
+    span = ReadableSpan("", context, resource=Resource.get_empty(), links=[Link(context)])
+    (message,) = official.item(span).links
+    message.ClearField("trace_id")
+    message.ClearField("span_id")
+    return bytes(message.SerializePartialToString())
+
+
+def _name_kind_flags_and_status(
+    official: _sdk_compat.Encoding, name: str, kind: SpanKind, remote: bool, status: StatusCode
 ) -> bytes:
-    """What is the same for all bare spans of a name: these three fields, and the empty status."""
+    """What is the same for many bare spans of a name: these four fields."""
     context = _BARE_CONTEXTS[remote]
     # Without a resource it would look for one, in threads, which an ending interpreter has not.
-    span = ReadableSpan(name, context, context, Resource.get_empty(), kind=kind)
+    span = ReadableSpan(
+        name, context, context, Resource.get_empty(), kind=kind, status=Status(status)
+    )
     message = official.item(span)
     for field in ("trace_id", "span_id", "parent_span_id"):
         message.ClearField(field)

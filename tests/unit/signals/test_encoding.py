@@ -80,13 +80,19 @@ def record(tracer: trace.Tracer, chance: random.Random) -> None:
         context=parent,
         kind=chance.choice(list(SpanKind)),
         attributes=dict(attributes(chance)),
-        links=[trace.Link(remote, {"link": 1})] if chance.random() < 0.3 else [],
+        links=[trace.Link(remote, {"link": 1})] if chance.random() < 0.2 else bare_links(chance),
     )
     if chance.random() < 0.3:
         span.add_event("event", dict(attributes(chance)))
     if chance.random() < 0.3:
-        span.set_status(Status(StatusCode.ERROR, "why"))
+        span.set_status(Status(StatusCode.ERROR, chance.choice(("why", None))))
     span.end()
+
+
+def bare_links(chance: random.Random) -> list[trace.Link]:
+    """Links without attributes, to spans of this process and of others."""
+    to = [SpanContext(chance.getrandbits(128), 5, chance.random() < 0.5) for _ in range(2)]
+    return [trace.Link(context) for context in to[: chance.randrange(3)]]
 
 
 def attributes(chance: random.Random) -> Iterator[tuple[str, Any]]:

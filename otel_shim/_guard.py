@@ -56,6 +56,8 @@ def is_time_limit(error: BaseException | None) -> bool:
     A signal raises it wherever the process is at the moment, so also in our code; it is meant for the
     application. Told by name: neither library is imported for that.
     """
+    if error is None:
+        return False
     kinds = type(error).__mro__
     return any((kind.__module__, kind.__name__) in _TIME_LIMITS for kind in kinds)
 

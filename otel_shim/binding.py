@@ -12,8 +12,8 @@ from opentelemetry.context import Context, attach
 from opentelemetry.sdk.trace import Span
 from opentelemetry.trace import get_current_span
 
+from otel_shim import _sdk_compat, attributes, context, counters, sources
 from otel_shim import _semconv as semconv
-from otel_shim import attributes, context, counters, sources
 from otel_shim._guard import guarded
 from otel_shim.model import NOBODY, Identity, Scalar
 from otel_shim.values import encodable
@@ -123,7 +123,7 @@ def _open_branch(root: context.LocalRoot, identity: Identity) -> None:
             root.mix(span, place)
         else:
             context.settle(span, place._replace(carries=branch))
-            span.set_attributes(branch.attributes)
+            _sdk_compat.stamp(span, branch.attributes)
 
 
 def _open_from_here(root: context.LocalRoot, identity: Identity) -> context.Scope:

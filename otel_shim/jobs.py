@@ -60,7 +60,7 @@ _tracer = trace.get_tracer("otel_shim")
 UNNAMED = "unnamed.job"
 _NOTHING = Context()
 _MOST_ITEMS = 1 << 62
-_CLEAN = (str, bool, int, float)
+_CLEAN = frozenset((str, bool, int, float))
 ITEM_KEYS = {
     semconv.SAAS_JOB_ITEM_STATE_READ: semconv.SAAS_JOB_ITEMS_READ,
     semconv.SAAS_JOB_ITEM_STATE_WRITTEN: semconv.SAAS_JOB_ITEMS_WRITTEN,
@@ -298,7 +298,7 @@ def _begin(run: Run, base: Context) -> Work:
 def _start_span(work: Work, base: Context) -> Span:
     """Start the span of a run; only an adapter's attributes may need the SDK's cleaning."""
     run, described = work.run, _described(work)
-    if not all(type(value) in _CLEAN for value in run.attributes.values()):
+    if not _CLEAN.issuperset(map(type, run.attributes.values())):
         return _official_span(work, described, base)
     attributes = {**run.attributes, **described} if run.attributes else described
     links = _links(run) or ()
@@ -361,10 +361,10 @@ def _due(time_: datetime) -> tuple[float, str] | None:
 def _described(work: Work) -> dict[str, Scalar]:
     """What the span of a run says when it starts."""
     run, declared = work.run, work.declaration
-    found: dict[str, Scalar] = {semconv.SAAS_OPERATION: run.name}
     if not run.described:
-        return found
-    found |= {
+        return {semconv.SAAS_OPERATION: run.name}
+    found: dict[str, Scalar] = {
+        semconv.SAAS_OPERATION: run.name,
         semconv.SAAS_JOB_RUN_ID: run.run_id or request_ids.new(),
         semconv.SAAS_JOB_ATTEMPT: run.attempt,
         semconv.SAAS_JOB_SYSTEM: run.system,
@@ -630,4 +630,9 @@ def seconds_of(value: Any) -> float | None:
 
 def job_identity(name: str, references: Mapping[str, Scalar]) -> Identity:
     """Who a job is: an actor that is no person, whose pseudonym needs an organisation."""
+    return _job_identity(name, tuple(references.items()))
+
+
+@functools.lru_cache(maxsize=1024)
+def _job_identity(name: str, references: tuple[tuple[str, Scalar], ...]) -> Identity:
     return Identity(user_id=name, actor_type=semconv.SAAS_ACTOR_TYPE_JOB, extra=dict(references))

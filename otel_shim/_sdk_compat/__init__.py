@@ -460,6 +460,7 @@ class Series:
         self._instrument = instrument
         self._measure = getattr(instrument, "record", None) or instrument.add
         self._labels = labels
+        self._consumer: Any = getattr(instrument, "_measurement_consumer", None)
         self._storages: Any = None
         self._places: list[tuple[Any, Any]] = []
 
@@ -470,11 +471,9 @@ class Series:
             self._measure(value, {**self._labels, **more}, context=context)
             self._storages = None  # found next time
             return
-        instrument = self._instrument
-        measurement: Any = _Measured(value, time.time_ns(), instrument, context, more)
-        sampled = instrument._measurement_consumer._sdk_config.exemplar_filter.should_sample(
-            value, measurement.time_unix_nano, more, context
-        )
+        now, exemplars = time.time_ns(), self._consumer._sdk_config.exemplar_filter
+        sampled = exemplars.should_sample(value, now, more, context)
+        measurement: Any = _Measured(value, now, self._instrument, context, more)
         for aggregation in found:
             aggregation.aggregate(measurement, sampled)
 
@@ -505,8 +504,7 @@ class Series:
         return True
 
     def _aggregations(self) -> list[Any]:
-        consumer = getattr(self._instrument, "_measurement_consumer", None)
-        storages = getattr(consumer, "_reader_storages", None)
+        storages = getattr(self._consumer, "_reader_storages", None)
         if not storages or not self._instrument._is_enabled():
             return []
         if storages is not self._storages:  # replaced whenever a reader comes or goes

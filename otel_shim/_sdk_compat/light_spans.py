@@ -84,7 +84,6 @@ class LightSpan(_Span):
                 return None
         return super().set_attribute(key, value)  # which says that it is too late
 
-    @guarded(default=None)
     def hold(self, links: Sequence[trace.Link]) -> None:
         """Have these links, before the start; invalid ones and those beyond the limit are dropped."""
         only = links[0] if len(links) == 1 else None
@@ -97,8 +96,7 @@ class LightSpan(_Span):
             self._links = self._new_links(links)
             return
         only._attributes = _NO_ATTRIBUTES
-        self._links = BoundedList(self._limits.max_links)
-        self._links.append(only)
+        self._links = (only,)
 
     def _add_event(self, event: Any) -> None:
         with self._lock:
@@ -108,8 +106,8 @@ class LightSpan(_Span):
 
     def _add_link(self, link: Any) -> None:
         with self._lock:
-            if self._links is _EMPTY:
-                self._links = self._new_links(())
+            if self._links is _EMPTY or type(self._links) is tuple:
+                self._links = self._new_links(self._links)
         super()._add_link(link)
 
 
@@ -133,22 +131,22 @@ def start_span(
     """
     if type(tracer) is trace.ProxyTracer:  # made before there was a provider
         tracer = tracer._tracer
-    span = _light(tracer, name, kind, attributes, context) if type(tracer) is Tracer else None
+    light = type(tracer) is Tracer
+    span = _light(tracer, name, kind, attributes, context, links) if light else None
     if span is None:
         return tracer.start_span(name, context, kind, attributes, links, start_time=start_time)
-    if links:
-        span.hold(links)
     span.start(start_time, context)
     return span
 
 
 @guarded(default=None)
-def _light(
+def _light(  # noqa: PLR0917 - called once, for every span
     tracer: Any,
     name: str,
     kind: SpanKind,
     attributes: Mapping[str, Scalar],
     context: Context | None,
+    links: Sequence[trace.Link],
 ) -> LightSpan | None:
     """A span that has not started; None where only the official way may make it."""
     limits = tracer._span_limits
@@ -162,7 +160,10 @@ def _light(
     if not _samples_all(tracer.sampler, above):
         return None
     own = _own_context(tracer.id_generator, above)
-    return LightSpan(tracer, name, own, above, kind, _bounded(attributes, most))
+    span = LightSpan(tracer, name, own, above, kind, _bounded(attributes, most))
+    if links:
+        span.hold(links)
+    return span
 
 
 def _samples_all(sampler: Any, above: SpanContext | None) -> bool:

@@ -34,7 +34,7 @@ from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
     MESSAGING_SYSTEM,
 )
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from otel_shim import _semconv as semconv
 from otel_shim import config, context, jobs, queues
@@ -43,6 +43,7 @@ from otel_shim._sdk_compat import light_spans
 from otel_shim.jobs import Run, Work
 from otel_shim.model import Scalar
 from otel_shim.signals import jobs as job_metrics
+from otel_shim.signals import propagation
 from otel_shim.signals import queues as queue_metrics
 
 ENQUEUED_AT = "saas-enqueued-at"
@@ -53,6 +54,8 @@ _SENDING = create_key("otel-shim-sending")
 _TAKEN = create_key("otel-shim-taken")
 _NOBODY = context.for_nobody(Context())
 _UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_PARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+"""W3C Trace Context, version 00."""
 _relation: str | None = None
 _tracer = trace.get_tracer("otel_shim")
 
@@ -221,13 +224,35 @@ def _fields(textmap: TextMapPropagator) -> tuple[str, ...]:
 def producer_of(carrier: Mapping[str, Any]) -> SpanContext | None:
     """The producer's span, as the message names it."""
     textmap = propagate.get_global_textmap()
+    if _is_w3c(textmap) and (plain := _plain_parent(carrier)) is not None:
+        return plain if plain.is_valid else None
     texts = {name: text for name in _fields(textmap) if isinstance(text := carrier.get(name), str)}
     found = trace.get_current_span(textmap.extract(texts, Context())).get_span_context()
     return found if found.is_valid else None
 
 
+@functools.lru_cache(4)
+def _is_w3c(textmap: TextMapPropagator) -> bool:
+    return propagation.edge_of(textmap).is_w3c
+
+
+def _plain_parent(carrier: Mapping[str, Any]) -> SpanContext | None:
+    """What the propagator finds in a ``traceparent`` as every SDK writes it, with nothing beside it.
+
+    Of the propagator's ways to read it, this takes a quarter of the time; what is unusual is left to it.
+    """
+    text = carrier.get("traceparent")
+    found = _PARENT.fullmatch(text) if type(text) is str and not carrier.get("tracestate") else None
+    if found is None:
+        return None
+    flags = TraceFlags(int(found[3], 16))
+    return SpanContext(int(found[1], 16), int(found[2], 16), is_remote=True, trace_flags=flags)
+
+
 def moment(value: Any) -> float | None:
     """A time in seconds since 1970, from a number, a datetime or its ISO text; None for what is none."""
+    if value is None:  # so are most due times; to try costs an exception
+        return None
     try:
         if isinstance(value, str):
             value = datetime.fromisoformat(value.replace("Z", "+00:00"))

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from opentelemetry.context import Context
 from opentelemetry.metrics import (
     CallbackOptions,
     Counter,
@@ -47,33 +48,32 @@ class JobMetrics:
         self._overlaps = _counter(meters, semconv.METRIC_SAAS_JOB_OVERLAPS)
         self._unstarted = _counter(meters, semconv.METRIC_SAAS_JOB_UNSTARTED)
         self._items = _counter(meters, semconv.METRIC_SAAS_JOB_ITEMS)
-        self._series: dict[tuple[int, _Labels], _sdk_compat.Series] = {}
+        self._series: dict[tuple[int, str, _Labels], _sdk_compat.Series] = {}
         self._operations: dict[str, _Label] = {}
         _observe(meters)
 
     @guarded(default=None)
     def started(self, work: Work) -> None:
         """Record that a run started."""
-        labels = self._labels(work.run.name)
         if work.start_delay is not None:
-            self._record(self._start_delay, work.start_delay, labels, work)
+            self._record(self._start_delay, work.start_delay, work, work.at)
         if work.overlaps:
-            self._record(self._overlaps, 1, labels, work)
+            self._record(self._overlaps, 1, work, work.at)
 
     @guarded(default=None)
     def ended(self, ended: Ended) -> None:
         """Record a run that ended, by an error or not."""
-        work = ended.work
-        name = work.run.name
-        more: _Labels = ((semconv.SAAS_JOB_OUTCOME, ended.outcome),)
-        if ended.error_type is not None:
-            more = (*more, (ERROR_TYPE, ended.error_type))
-        self._record(self._duration, ended.seconds, self._labels(name, *more), work)
+        work, at = ended.work, ended.work.at
+        outcome: _Label = (semconv.SAAS_JOB_OUTCOME, ended.outcome)
+        if ended.error_type is None:
+            self._record(self._duration, ended.seconds, work, at, outcome)
+        else:
+            error = (ERROR_TYPE, ended.error_type)
+            self._record(self._duration, ended.seconds, work, at, outcome, error)
         if ended.overrun:
-            self._record(self._overruns, 1, self._labels(name), work)
+            self._record(self._overruns, 1, work, at)
         for state, count in work.items.items():
-            item = self._labels(name, (semconv.SAAS_JOB_ITEM_STATE, state))
-            self._record(self._items, count, item, work)
+            self._record(self._items, count, work, at, (semconv.SAAS_JOB_ITEM_STATE, state))
 
     @guarded(default=None)
     def unstarted(self, name: str, outcome: str, count: int) -> None:
@@ -91,16 +91,29 @@ class JobMetrics:
         return (operation, *more)
 
     def _record(
-        self, instrument: Histogram | Counter, value: float, labels: _Labels, work: Work
+        self,
+        instrument: Histogram | Counter,
+        value: float,
+        work: Work,
+        at: Context,
+        *more: _Label,
     ) -> None:
-        """Record a value; its exemplar refers to the run's own span."""
-        key = (id(instrument), labels)
-        series = self._series.get(key)
+        """Record a value; its exemplar refers to the run's own span, the current one of ``at``."""
+        series = self._series.get((id(instrument), work.run.name, more))
         if series is None:
-            series = _sdk_compat.Series(instrument, dict(labels))
-            if len(self._series) < _MOST_SERIES:
-                self._series[key] = series
-        series.record(value, {}, work.at)
+            series = self._found(instrument, work.run.name, more)
+        series.record(value, {}, at)
+
+    def _found(
+        self, instrument: Histogram | Counter, name: str, more: _Labels
+    ) -> _sdk_compat.Series:
+        """A series that is not remembered; beyond the limit of names all have one, without a name."""
+        labels = self._labels(name, *more)
+        key = (id(instrument), *(("", ()) if labels is _OVERFLOWN else (name, more)))
+        series = self._series.get(key) or _sdk_compat.Series(instrument, dict(labels))
+        if len(self._series) < _MOST_SERIES:
+            self._series[key] = series
+        return series
 
 
 def install(meters: MeterProvider | None = None) -> None:

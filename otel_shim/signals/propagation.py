@@ -42,6 +42,11 @@ class EdgePropagator(TextMapPropagator):
         """Whether something may be read from headers of these names, in lower case."""
         return self._headers is None or not self._headers.isdisjoint(headers)
 
+    @property
+    def is_w3c(self) -> bool:
+        """Whether ``traceparent`` and ``tracestate``, and nothing else, say which span a caller is."""
+        return self._headers is not None and b"traceparent" in self._headers
+
     def extract(
         self,
         carrier: CarrierT,

@@ -58,10 +58,10 @@ def _start_root(span: Span, parent_context: Context | None) -> None:
 
 def _take_inbound(span: Span, parent_context: Context | None) -> context.Inbound | None:
     """The request whose server span this is; the first local root under it, while it lasts, is the one."""
-    inbound = context.inbound_of(parent_context)
-    if inbound is None or span.kind is not SpanKind.SERVER:
+    if span.kind is not SpanKind.SERVER:
         return None
-    return inbound if inbound.open and inbound.root is None else None
+    inbound = context.inbound_of(parent_context)
+    return inbound if inbound is not None and inbound.open and inbound.root is None else None
 
 
 def _edge(span: Span, inbound: context.Inbound) -> dict[str, Scalar]:

@@ -36,8 +36,8 @@ from opentelemetry.semconv._incubating.attributes.messaging_attributes import (
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from otel_shim import _sdk_compat, config, context, jobs, queues
 from otel_shim import _semconv as semconv
-from otel_shim import config, context, jobs, queues
 from otel_shim._guard import guarded
 from otel_shim._sdk_compat import light_spans
 from otel_shim.jobs import Run, Work
@@ -110,10 +110,13 @@ class Sending:
         """Say into which queue it goes."""
         self.to_name = queue
         self.queue = queues.label(queue)
-        self.span.set_attribute(MESSAGING_DESTINATION_NAME, self.queue)
-        self.span.set_attribute(semconv.SAAS_QUEUE_NAME, self.queue)
+        found: dict[str, Scalar] = {
+            MESSAGING_DESTINATION_NAME: self.queue,
+            semconv.SAAS_QUEUE_NAME: self.queue,
+        }
         if (run_id := run_id_of(message_id)) is not None:
-            self.span.set_attribute(semconv.SAAS_JOB_RUN_ID, run_id)
+            found[semconv.SAAS_JOB_RUN_ID] = run_id
+        _sdk_compat.stamp_any(self.span, found)
 
     @guarded(default=None)
     def end(self, error: BaseException | None = None) -> None:

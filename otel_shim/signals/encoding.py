@@ -33,6 +33,7 @@ _LONGEST = 256
 _FIELD_1, _FIELD_2 = b"\x0a", b"\x12"
 _ATTRIBUTES_OF_SPAN, _ATTRIBUTES_OF_LOG = b"\x4a", b"\x32"
 _TRACE_ID, _SPAN_ID, _PARENT_ID = b"\x0a\x10", b"\x12\x08", b"\x22\x08"
+_SHORT = [bytes((size,)) for size in range(0x80)]
 _LINK = b"\x6a"
 _START_AND_END = struct.Struct("<BQBQ")
 _DOUBLE_OF_VALUE, _DOUBLE = 0x21, struct.Struct("<Bd")
@@ -285,6 +286,8 @@ def _grouped(items: Sequence[Any], key: Callable[[Any], object]) -> list[list[An
 def framed(tag: bytes, message: bytes) -> bytes:
     """A message as a length-delimited field."""
     size = len(message)
+    if size <= 0x7F:  # nearly always
+        return tag + _SHORT[size] + message
     length = bytearray()
     while size > 0x7F:
         length.append(size & 0x7F | 0x80)

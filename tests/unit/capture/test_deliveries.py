@@ -9,8 +9,10 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import otel_shim
 from otel_shim import _semconv as semconv
@@ -81,6 +83,58 @@ class TestMoments:
     def test_what_is_no_time_is_none(self, value: object) -> None:
         """A header is an outside input."""
         assert deliveries.moment(value) is None
+
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+class TestProducers:
+    @pytest.mark.parametrize(
+        "carrier",
+        [
+            {},
+            *(
+                {"traceparent": text}
+                for text in (
+                    f"00-{TRACE}-{SPAN}-01",
+                    f"00-{TRACE}-{SPAN}-00",
+                    f"00-{TRACE}-{SPAN}-03",
+                    f" 00-{TRACE}-{SPAN}-01 ",
+                    f"00-{TRACE}-{SPAN}-01\n",
+                    f"00-{TRACE}-{SPAN}-01-more",
+                    f"01-{TRACE}-{SPAN}-01-more",
+                    f"ff-{TRACE}-{SPAN}-01",
+                    f"00-{TRACE.upper()}-{SPAN}-01",
+                    f"00-{'0' * 32}-{SPAN}-01",
+                    f"00-{TRACE}-{'0' * 16}-01",
+                    "junk",
+                    "",
+                    7,
+                    None,
+                )
+            ),
+            {"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": "vendor=1", "baggage": "a=b"},
+            {"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": 7},
+        ],
+    )
+    def test_what_the_propagator_finds(self, carrier: dict[str, Any]) -> None:
+        """Also where it need not be asked: ids, flags and state are the same, and so is that there is none."""
+        texts = {name: text for name, text in carrier.items() if isinstance(text, str)}
+        context = TraceContextTextMapPropagator().extract(texts, Context())
+        official = trace.get_current_span(context).get_span_context()
+        assert deliveries.producer_of(carrier) == (official if official.is_valid else None)
+
+    def test_another_propagator_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What it reads may stand elsewhere, or be written another way."""
+
+        class Own(TraceContextTextMapPropagator):
+            def extract(self, *_: Any, **__: Any) -> Context:
+                other = trace.SpanContext(1, 2, is_remote=True)
+                return trace.set_span_in_context(trace.NonRecordingSpan(other), Context())
+
+        monkeypatch.setattr(propagate, "get_global_textmap", Own)
+        found = deliveries.producer_of({"traceparent": f"00-{TRACE}-{SPAN}-01"})
+        assert found is not None and found.trace_id == 1
 
 
 def delivery(**more: Any) -> Delivery:

@@ -75,7 +75,7 @@ def bind(values: Mapping[str, Any]) -> None:
 def apply(root: context.LocalRoot, scope: context.Scope, found: Identity) -> None:
     """Bind an identity under a root, in the scope that holds there. What sources found gives way."""
     with root.binding:
-        if root.less_job(scope.bound(), found).conflicts(found):
+        if root.conflicts(scope.bound(), found):
             _diverge(root, scope, found)
         elif scope.mixed or (scope is root.scope and not root.wide):
             _open_branch(root, root.less_job(scope.identity, found).updated(found))
@@ -118,11 +118,11 @@ def _open_branch(root: context.LocalRoot, identity: Identity) -> None:
     for span, place in _upwards():
         if place.carries.mixed:
             continue
-        if root.less_job(place.carries.identity, identity).conflicts(identity):
+        if root.conflicts(place.carries.identity, identity):
             counters.add("identity_conflicts")
             root.mix(span, place)
         else:
-            context.settle(span, place._replace(carries=branch))
+            context.settle(span, context.Place(place.root, place.scope, branch, place.parent))
             _sdk_compat.stamp(span, branch.attributes)
 
 

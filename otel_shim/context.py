@@ -32,7 +32,7 @@ from opentelemetry.trace import Span as ApiSpan
 from otel_shim import _sdk_compat, attributes, locks
 from otel_shim import _semconv as semconv
 from otel_shim._guard import guarded
-from otel_shim.model import NOBODY, Identity, Scalar
+from otel_shim.model import NOBODY, Identity, Scalar, differ
 from otel_shim.peers import Trust
 
 _SCOPE = create_key("otel-shim-scope")
@@ -222,6 +222,11 @@ class LocalRoot:
         if found.user_id is None or self._actor is None or identity.user_id != self._actor:
             return identity
         return identity.without(("user_id", "actor_type"))
+
+    def conflicts(self, identity: Identity, found: Identity) -> bool:
+        """Whether another identity than the one found is there already; a job gives way to an actor."""
+        given = identity.user_id if identity.user_id != self._actor else None
+        return differ(identity.org_id, found.org_id) or differ(given, found.user_id)
 
     def lasting(self) -> Identity:
         """What holds under this root whoever the work is for: its request, a job's GDPR references."""

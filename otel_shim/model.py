@@ -35,7 +35,7 @@ class Identity:
 
     def conflicts(self, other: Identity) -> bool:
         """Whether both name an organisation, or both an actor, and not the same one."""
-        return _differ(self.org_id, other.org_id) or _differ(self.user_id, other.user_id)
+        return differ(self.org_id, other.org_id) or differ(self.user_id, other.user_id)
 
     def known_fields(self) -> frozenset[str]:
         """The names of the fields that are known."""
@@ -70,7 +70,8 @@ def _over(mine: str | None, other: str | None) -> str | None:
     return mine if other is None else other
 
 
-def _differ(mine: str | None, other: str | None) -> bool:
+def differ(mine: str | None, other: str | None) -> bool:
+    """Whether both are known, and not the same."""
     return mine is not None and other is not None and mine != other
 
 

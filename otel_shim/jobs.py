@@ -60,7 +60,7 @@ _tracer = trace.get_tracer("otel_shim")
 UNNAMED = "unnamed.job"
 _NOTHING = Context()
 _MOST_ITEMS = 1 << 62
-_CLEAN = frozenset((str, bool, int, float))
+_CLEAN = (str, bool, int, float)
 ITEM_KEYS = {
     semconv.SAAS_JOB_ITEM_STATE_READ: semconv.SAAS_JOB_ITEMS_READ,
     semconv.SAAS_JOB_ITEM_STATE_WRITTEN: semconv.SAAS_JOB_ITEMS_WRITTEN,
@@ -297,10 +297,11 @@ def _begin(run: Run, base: Context) -> Work:
 
 def _start_span(work: Work, base: Context) -> Span:
     """Start the span of a run; only an adapter's attributes may need the SDK's cleaning."""
-    run, described = work.run, _described(work)
-    if not _CLEAN.issuperset(map(type, run.attributes.values())):
-        return _official_span(work, described, base)
-    attributes = {**run.attributes, **described} if run.attributes else described
+    run, attributes = work.run, _described(work)
+    if run.attributes:
+        if not all(type(value) in _CLEAN for value in run.attributes.values()):
+            return _official_span(work, attributes, base)
+        attributes = {**run.attributes, **attributes}
     links = _links(run) or ()
     return light_spans.start_span(_tracer, run.name, run.kind, attributes, base, links=links)
 
@@ -599,6 +600,11 @@ def name_of(function: Callable[..., Any]) -> str:
     inner = _inner(function)
     qualified = getattr(inner, "__qualname__", None) or type(inner).__qualname__
     module = getattr(inner, "__module__", None) or type(inner).__module__
+    return _name_in(module, qualified)
+
+
+@functools.lru_cache(maxsize=1024)
+def _name_in(module: str, qualified: str) -> str:
     module = "__main__" if module == "__mp_main__" else module  # a spawned child's name for it
     text = sources.canonical(f"{module}.{qualified.replace('<locals>.', '')}"[: sources.MAX_VALUE])
     return text or UNNAMED

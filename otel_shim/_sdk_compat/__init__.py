@@ -270,10 +270,11 @@ def bare_links(span: ReadableSpan) -> Sequence[SpanContext] | None:
         return None
     if span.dropped_attributes or span.dropped_events or span.dropped_links:
         return None
-    links = span._links or ()
-    if any(link.attributes or link.dropped_attributes for link in links):
+    if not span._links:
+        return ()
+    if any(link.attributes or link.dropped_attributes for link in span._links):
         return None
-    return [link.context for link in links]
+    return [link.context for link in span._links]
 
 
 def attributes(span: ReadableSpan) -> Mapping[str, Any] | None:

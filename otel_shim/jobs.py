@@ -600,11 +600,6 @@ def name_of(function: Callable[..., Any]) -> str:
     inner = _inner(function)
     qualified = getattr(inner, "__qualname__", None) or type(inner).__qualname__
     module = getattr(inner, "__module__", None) or type(inner).__module__
-    return _name_in(module, qualified)
-
-
-@functools.lru_cache(maxsize=1024)
-def _name_in(module: str, qualified: str) -> str:
     module = "__main__" if module == "__mp_main__" else module  # a spawned child's name for it
     text = sources.canonical(f"{module}.{qualified.replace('<locals>.', '')}"[: sources.MAX_VALUE])
     return text or UNNAMED

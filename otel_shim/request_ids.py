@@ -26,6 +26,8 @@ def new() -> str:
     milliseconds = time.time_ns() // 1_000_000 & (1 << 48) - 1
     chance = _random.getrandbits(74)
     version_and_12_bits = 0x7000 | chance >> 62
-    variant_and_62_bits = 0x8 << 60 | chance & (1 << 62) - 1
-    text = f"{milliseconds:012x}{version_and_12_bits:04x}{variant_and_62_bits:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    variant_and_14_bits = 0x8000 | chance >> 48 & 0x3FFF
+    return (
+        f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-{version_and_12_bits:04x}"
+        f"-{variant_and_14_bits:04x}-{chance & (1 << 48) - 1:012x}"
+    )

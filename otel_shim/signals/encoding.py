@@ -142,7 +142,7 @@ class Encoder:
 
     def _attribute(self, key: str, value: Any) -> bytes:
         """One attribute as a field; nothing, after the official error, if it has no encoding."""
-        plain = _plain(value) if key and key.isascii() else None
+        plain = _plain(value) if type(key) is str and key and key.isascii() else None
         if plain is not None:
             pair = framed(_FIELD_1, key.encode("ascii")) + framed(_FIELD_2, plain)
             return framed(self._kind.tag, pair)
@@ -184,7 +184,7 @@ def _span(
 def _link(flags: Sequence[bytes], to: SpanContext) -> bytes:
     """A link without attributes; the official encoder writes no trace state either."""
     ids = [_TRACE_ID, to.trace_id.to_bytes(16, "big"), _SPAN_ID, to.span_id.to_bytes(8, "big")]
-    return framed(_LINK, b"".join([*ids, flags[to.is_remote]]))
+    return framed(_LINK, b"".join([*ids, flags[bool(to.is_remote)]]))
 
 
 def _flags_of_link(official: _sdk_compat.Encoding, remote: bool) -> bytes:

@@ -267,6 +267,8 @@ def _end() -> None:
         for thread in threads:
             while thread.is_alive() and patience.lasts(time.monotonic(), _outage.delivered):
                 thread.join(_LOOK_SECONDS)
+        if any(thread.is_alive() for thread in threads):
+            _outage.failed("what is left", "no answer before the process ends")
 
 
 def _providers() -> tuple[Any, Any, Any]:

@@ -279,14 +279,18 @@ def test_the_end_sends_all_signals_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert [each.said for each in exporters] == [["sent", "shut down"]] * 3
 
 
-def test_the_end_leaves_behind_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One signal that is never taken: the others are sent, and its provider waits for nothing any more."""
+def test_the_end_leaves_behind_what_hangs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One signal that is never taken: the others are sent, its loss is said, and its provider waits no more."""
     monkeypatch.setattr(export, "_FLUSH_SECONDS", 1.0)
+    monkeypatch.setattr(export, "_outage", export.Outage())
     together, release = threading.Barrier(3), threading.Event()
     exporters = [Meeting(together, release if hangs else None) for hangs in (True, False, False)]
     providers = _all_signals(monkeypatch, exporters)
     export._end()
     assert [each.said for each in exporters] == [[], ["sent"], ["sent"]]
+    assert "cannot be exported (what is left: no answer before the process ends)" in caplog.text
     waited: list[float | None] = []
     join = threading.Thread.join
 

@@ -130,7 +130,8 @@ def uvicorn(
         (
             *(environment.program("opentelemetry-instrument"), environment.program("uvicorn")),
             *("--app-dir", str(APPS.parent), app, "--port", str(port), "--workers", str(workers)),
-            *several,
+            # Longer than a client here leaves one alone: who asks at the moment at which it ends gets no answer.
+            *("--timeout-keep-alive", "60", *several),
         ),
         parts.url(port, "/health"),
         env=env,

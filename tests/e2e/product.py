@@ -65,4 +65,5 @@ def hold(findings: Iterable[checks.Finding]) -> None:
     """There are findings, and each is good."""
     found = list(findings)
     assert found
-    assert not [finding for finding in found if not finding.ok]
+    bad = [finding for finding in found if not finding.ok]
+    assert not bad, "\n".join(f"{each.what}: {each.contradictions}" for each in bad)

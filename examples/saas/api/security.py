@@ -32,10 +32,15 @@ async def get_token(
 
 
 async def get_current_user(token: Annotated[Token, Depends(get_token)], session: AsyncDB) -> User:
-    """The user whose token it is."""
+    """The user whose token it is. The connection goes back to the pool.
+
+    Kept, it would be held until the answer is sent: some streams at once, each of which needs another to store
+    what it said, would then wait for each other.
+    """
     user = await session.scalar(select(User).where(User.id == token.user_id))
     if user is None:
         raise AppError(401, "token_invalid", "sign in again")
+    await session.commit()
     return user
 
 

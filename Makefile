@@ -14,7 +14,7 @@ ENVS := .build/envs
 PROCESSOR := processor/identityprocessor
 GO = PATH="$$(collector/build.sh go):$$PATH" CGO_ENABLED=0 GOWORK=off GOTOOLCHAIN=local go
 BENCH_GO = PATH="$$(../../collector/build.sh go):$$PATH" CGO_ENABLED=0 GOWORK=off GOTOOLCHAIN=local go
-E2E_PROCESSES ?= 3
+E2E_PROCESSES ?= 2
 SYNC := $(UV) sync --frozen --quiet
 
 .PHONY: help
@@ -56,7 +56,7 @@ contract: setup binaries monitoring-binaries ## What the rooms promise each othe
 	@$(RUN) pytest tests/contract
 
 .PHONY: e2e
-e2e: setup binaries monitoring-binaries envs ## Real launcher, Collector and Jaeger (E2E_PROCESSES=3 at once; 0: all in one process)
+e2e: setup binaries monitoring-binaries envs ## Real launcher, Collector and Jaeger (E2E_PROCESSES=2 at once; 0: all in one process)
 	@$(RUN) pytest --numprocesses $(E2E_PROCESSES) --dist loadfile --no-loadscope-reorder tests/e2e
 
 .PHONY: hour

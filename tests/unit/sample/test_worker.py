@@ -118,7 +118,7 @@ def test_an_item_that_can_neither_be_written_nor_given_back(
     crew.workers.start()
     crew.until(lambda: crew.written == [6])
     assert crew.counted == ["OperationalError"]
-    assert queue.depths().in_flight == 1
+    crew.until(lambda: queue.depths().in_flight == 1)
 
 
 def test_a_thread_that_is_gone_is_no_worker(crew: Crew) -> None:

@@ -6,7 +6,7 @@ Addresses of calendars hold logins and secrets; the path of one is never exporte
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 _PORTS = {"http": 80, "https": 443}
@@ -61,6 +61,12 @@ def _target(scheme: str, netloc: str, has_path: bool) -> Target:
     shown = f":{port}" if port is not None else ""
     address = f"{scheme}://{named}{shown}{_REDACTED if has_path else '/'}"
     return Target(scheme, host, port or _PORTS.get(scheme), address)
+
+
+def absolute(url: object, client: Any) -> str:
+    """The address of a request by a client; one without a server is the client's own."""
+    text = str(url)
+    return text if "//" in text else str(client.url)
 
 
 def method_of(name: str) -> str:

@@ -10,9 +10,10 @@ Names: ``internal_errors``, ``identity_conflicts``, ``identity_rejected``, ``ope
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
+
+from otel_shim import locks
 
 _lock = threading.Lock()
 _counts: Counter[str] = Counter()
@@ -23,8 +24,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()  # a thread of the parent may have held the other
 
 
-if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_after_fork)
+locks.in_children(_after_fork)
 
 
 def add(name: str, count: int = 1) -> None:

@@ -277,12 +277,7 @@ def _tell_processes_apart() -> None:
 
     The SDK gives each forked process a new one.
     """
-    made = (
-        trace.get_tracer_provider(),
-        metrics_api.get_meter_provider(),
-        _logs.get_logger_provider(),
-    )
-    providers = [each for each in made if isinstance(each, _SDK)]
+    providers = [each for each in export.providers() if isinstance(each, _SDK)]
     _sdk_compat.complete_resources(providers, {SERVICE_INSTANCE_ID: str(uuid.uuid4())})
 
 

@@ -6,13 +6,12 @@ because a process that is dead says nothing. A forked child keeps the declaratio
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from otel_shim import counters
+from otel_shim import counters, locks
 from otel_shim.model import Scalar
 
 MOST = 2000
@@ -74,8 +73,7 @@ class Heartbeats:
         self._silent = False
         self._hear: Callable[[], object] | None = None
         self.forget()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.forget)
+        locks.in_children(self.forget)
 
     def forget(self) -> None:
         """Start the times anew: those before a fork are the parent's to tell."""

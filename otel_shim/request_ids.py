@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import time
+
+from otel_shim import locks
 
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._-]{1,55}")
 """At most 55 characters, so that trace id and request id together fit an OpenMetrics exemplar (128)."""
 # Ids must differ, not be secret; asking the kernel for each would cost more than all the rest. A
 # generator of our own, so that an application that seeds the global one does not repeat our ids.
 _random = random.Random()  # noqa: S311
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_random.seed)
+locks.in_children(_random.seed)
 
 
 def well_formed(value: bytes) -> str | None:

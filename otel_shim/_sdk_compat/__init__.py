@@ -493,7 +493,7 @@ class Series:
         if not found or None in found:
             return False
         instrument, now = self._instrument, time.time_ns()
-        decides = instrument._measurement_consumer._sdk_config.exemplar_filter
+        decides = self._consumer._sdk_config.exemplar_filter
         if type(decides) not in _BY_CONTEXT:
             return False
         sampled = decides.should_sample(values[0], now, _NOTHING, context)

@@ -23,6 +23,7 @@ from opentelemetry.trace import get_current_span
 from otel_shim import _semconv as semconv
 from otel_shim import calendars, feeds
 from otel_shim._guard import guarded
+from otel_shim.addresses import absolute
 from otel_shim.capture.patches import Patches
 from otel_shim.signals import calendar_logs, calendar_requests
 from otel_shim.signals.calendar_requests import AnyRequest, Asked, Counted
@@ -186,7 +187,7 @@ class Caldav:
     def _begin_request(
         self, client: Any, url: Any, method: str = "GET", *_: Any, **__: Any
     ) -> AnyRequest | None:
-        return calendar_requests.start(self._recorder, method, _address(client, url), client)
+        return calendar_requests.start(self._recorder, method, absolute(url, client), client)
 
     @guarded(default=None)
     def _answered(
@@ -224,7 +225,7 @@ class Caldav:
         self._in_crowd(crowd, url, method).failed(error)
 
     def _in_crowd(self, crowd: Crowd, url: Any, method: str) -> Counted:
-        asked = Asked(method, _address(crowd.client, url))
+        asked = Asked(method, absolute(url, crowd.client))
         return Counted(self._recorder, asked, crowd.running, crowd.began)
 
     def sleeps(
@@ -310,12 +311,6 @@ def _truncated(result: Any) -> bool:
 
 def _deleted(result: Any) -> Collection[Any]:
     return getattr(result, "deleted_urls", ())
-
-
-def _address(client: Any, url: Any) -> str:
-    """The address of a request; one without a server is the client's."""
-    text = str(url)
-    return text if "//" in text else str(client.url)
 
 
 def _received(response: Any) -> int:

@@ -7,7 +7,6 @@ of the process, or when there are too many or they hold too many bytes.
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import time
 import weakref
@@ -16,6 +15,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from otel_shim import locks
 from otel_shim._guard import guarded
 
 _T = TypeVar("_T")
@@ -128,8 +128,7 @@ def _after_fork() -> None:
         each._forget()  # noqa: SLF001 - its own module
 
 
-if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_after_fork)
+locks.in_children(_after_fork)
 
 
 def conclude_at_exit() -> None:

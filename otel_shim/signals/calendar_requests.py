@@ -198,7 +198,7 @@ def crowded(running: Running) -> bool:
 def crowd_now() -> Running | None:
     """The synchronisation at work here, if it is such a one."""
     running = running_now()
-    return running if running is not None and running.requests >= MOST_SPANS else None
+    return running if running is not None and crowded(running) else None
 
 
 def start(recorder: Recorder, method: str, url: str, client: object) -> AnyRequest | None:

@@ -8,13 +8,14 @@ latest success is told; one whose last attempt here was not is told by its own.
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+
+from otel_shim import locks
 
 _MOST = 10_000
 """Calendars that are remembered; beyond them, those not tried for longest are forgotten."""
@@ -156,5 +157,4 @@ def _after_fork() -> None:
         each._forget()  # noqa: SLF001 - its own module
 
 
-if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_after_fork)
+locks.in_children(_after_fork)

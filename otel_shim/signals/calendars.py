@@ -38,7 +38,7 @@ from opentelemetry.trace import (
 from otel_shim import _sdk_compat, calendars, context
 from otel_shim import _semconv as semconv
 from otel_shim._guard import guarded
-from otel_shim.addresses import method_of, target
+from otel_shim.addresses import absolute, method_of, target
 from otel_shim.calendars import Items, Synchronisation
 from otel_shim.model import Scalar
 from otel_shim.pseudonym import Pseudonymiser
@@ -397,8 +397,7 @@ class Running:
 def _exchanged(answered: Answered) -> Exchanged:
     """What is told of a request; nothing where its address is none."""
     method, url, client, status, _ = answered
-    text = str(url)
-    scheme, host, port, _shown = target(text if "//" in text else str(client.url))
+    scheme, host, port, _shown = target(absolute(url, client))
     return Exchanged(method_of(method), scheme, host, port, status, None)
 
 

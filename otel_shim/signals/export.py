@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +18,7 @@ from opentelemetry.sdk._logs.export import (
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_shim import _sdk_compat, counters
+from otel_shim import _sdk_compat, counters, locks
 from otel_shim._guard import described, guarded, logger
 
 _R = TypeVar("_R")
@@ -121,8 +120,7 @@ def _after_fork() -> None:
     _outage.forked()
 
 
-if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_after_fork)
+locks.in_children(_after_fork)
 
 
 def is_failing() -> bool:
@@ -263,7 +261,7 @@ def _end() -> None:
     """Send what is left, all signals at once, and let nobody wait any more for what does not arrive."""
     _outage.end()
     patience = Patience(time.monotonic(), _outage.delivered)
-    with _sdk_compat.last_exports(*_providers()) as threads:
+    with _sdk_compat.last_exports(*providers()) as threads:
         for thread in threads:
             while thread.is_alive() and patience.lasts(time.monotonic(), _outage.delivered):
                 thread.join(_LOOK_SECONDS)
@@ -271,7 +269,8 @@ def _end() -> None:
             _outage.failed("what is left", "no answer before the process ends")
 
 
-def _providers() -> tuple[Any, Any, Any]:
+def providers() -> tuple[Any, Any, Any]:
+    """The providers of the process: of spans, of logs and of metrics."""
     return (
         trace.get_tracer_provider(),
         _logs.get_logger_provider(),
@@ -289,8 +288,8 @@ def flush(seconds: float = _FLUSH_SECONDS, only: Iterable[Any] | None = None) ->
     ends by the signal that it was sent.
     """
     deadline = time.monotonic() + seconds
-    providers = only or _providers()
-    flushes = [p.force_flush for p in providers if hasattr(p, "force_flush")]
+    flushed = only or providers()
+    flushes = [p.force_flush for p in flushed if hasattr(p, "force_flush")]
     threads = [threading.Thread(target=guarded(default=None)(f), daemon=True) for f in flushes]
     for thread in threads:
         thread.start()

@@ -15,18 +15,15 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 
-from otel_shim import _sdk_compat
+from otel_shim import _sdk_compat, locks
 from otel_shim._guard import guarded
 from otel_shim.signals import export
 
 
 def count_for_itself(meters: MeterProvider) -> None:
     """Let each process that is forked from now on begin at nothing, as a process that is started does."""
-    if not hasattr(os, "register_at_fork"):
-        return
     held = weakref.ref(meters)
 
     @guarded(default=None)
@@ -34,7 +31,7 @@ def count_for_itself(meters: MeterProvider) -> None:
         if (provider := held()) is not None:
             _sdk_compat.start_metrics_afresh(provider)
 
-    os.register_at_fork(after_in_child=forked)
+    locks.in_children(forked)
 
 
 _PATIENCE_SECONDS = 0.1
@@ -119,11 +116,7 @@ def export_for_itself() -> None:
 
 def _sessions() -> Iterator[Any]:
     """The sessions over which telemetry is exported."""
-    return _sdk_compat.export_sessions(
-        trace.get_tracer_provider(),
-        _logs.get_logger_provider(),
-        metrics.get_meter_provider(),
-    )
+    return _sdk_compat.export_sessions(*export.providers())
 
 
 @guarded(default=None)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from examples.saas.demo.ports import free_ports
 from examples.saas.demo.stack import clean_environment
 
-from .system_packages import found_or_installed
+from .system_packages import found_or_installed, run
 
 USER, DATABASE = "roster", "roster"
 ACCOUNT = "postgres"
@@ -94,20 +94,6 @@ def _version(folder: Path) -> int:
     return int(digits or 0)
 
 
-def _run(argv: tuple[str, ...], environ: Mapping[str, str], **more: Any) -> None:
-    done = subprocess.run(
-        argv,
-        env=clean_environment() | dict(environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        **more,
-    )
-    assert done.returncode == 0, f"{' '.join(argv)}:\n{done.stdout}"
-
-
 @contextmanager
 def cluster() -> Iterator[Cluster]:
     """Make a cluster in a temporary folder and serve it; both are gone at the end."""
@@ -145,7 +131,7 @@ def _initialise(folder: Path, home: Path, made: Cluster, account: dict[str, Any]
         *("--auth", "scram-sha-256", "--pwfile", str(secret), "--no-sync", "--encoding", "UTF8"),
         *("--locale", "C"),
     )
-    _run(argv, {}, cwd=home, **account)
+    run(argv, {}, cwd=home, **account)
 
 
 @contextmanager
@@ -181,7 +167,7 @@ def _serving(folder: Path, home: Path, made: Cluster, account: dict[str, Any]) -
         )
     try:
         _wait_ready(folder, made, server, output)
-        _run(
+        run(
             (str(folder / "createdb"), *_address(made), "--username", USER, DATABASE),
             {"PGPASSWORD": made.password},
             cwd=home,

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from examples.saas.demo.stack import clean_environment
 from tests.wheel import building
@@ -40,17 +40,21 @@ def found_or_installed(
 
 
 def _install(package: str) -> None:
-    for argv in (
-        ("apt-get", "update"),
-        ("apt-get", "install", "--yes", "--no-install-recommends", package),
-    ):
-        done = subprocess.run(
-            argv,
-            env=clean_environment() | _ENVIRON,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{' '.join(argv)}:\n{done.stdout}"
+    install = ("apt-get", "install", "--yes", "--no-install-recommends", package)
+    for argv in (("apt-get", "update"), install):
+        run(argv, _ENVIRON)
+
+
+def run(argv: tuple[str, ...], environ: Mapping[str, str], **more: Any) -> None:
+    """Run a program to its end, with variables beside the caller's; AssertionError with its output if it fails."""
+    done = subprocess.run(
+        argv,
+        env=clean_environment() | dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        **more,
+    )
+    assert done.returncode == 0, f"{' '.join(argv)}:\n{done.stdout}"
